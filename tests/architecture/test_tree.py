@@ -1,0 +1,92 @@
+"""Names and places: tests mirror sources, heavy packages stay in few modules, public names are pinned."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "trustnlp"
+
+# Package -> the modules that may import it. Adding a module here is a decision, not a convenience.
+HOMES = {
+    "dp_accounting": {"dp/accounting.py"},
+    "seqeval": {"models/evaluation.py"},
+    "pyarrow": {"data/arrow_folder.py"},
+    "matplotlib": {"report/plots.py"},
+    "jinja2": {"report/page.py"},
+    "pydantic": {"report/gate.py"},
+    "transformers": {"models/transformer.py", "models/existing.py", "data/encoding.py"},
+}
+
+PUBLIC = {
+    "trustnlp.attacks": [],
+    "trustnlp.data": [],
+    "trustnlp.dp": [],
+    "trustnlp.fairness": [],
+    "trustnlp.models": [],
+    "trustnlp.report": [],
+    "trustnlp.studies": [],
+}
+
+
+def modules(source: Path) -> list[Path]:
+    return sorted(path for path in source.rglob("*.py") if path.name != "__init__.py")
+
+
+def untested(source: Path, tests: Path) -> list[str]:
+    """Modules without a test file at the mirrored place."""
+    mirrored = {path: path.relative_to(source) for path in modules(source)}
+    return [str(place) for place in mirrored.values() if not (tests / place.parent / f"test_{place.name}").exists()]
+
+
+def strays(source: Path) -> list[str]:
+    """Imports of heavy packages outside their homes."""
+    found = []
+    for path in source.rglob("*.py"):
+        place = str(path.relative_to(source))
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            packages = {name.split(".")[0] for name in names} & set(HOMES)
+            found += [f"{place} imports {package}" for package in packages if place not in HOMES[package]]
+    return found
+
+
+def exported(room: str) -> list[str]:
+    return sorted(importlib.import_module(room).__all__)
+
+
+def test_every_module_has_its_test() -> None:
+    assert untested(SOURCE, ROOT / "tests") == []
+
+
+def test_heavy_packages_stay_at_home() -> None:
+    assert strays(SOURCE) == []
+
+
+@pytest.mark.parametrize("room", PUBLIC)
+def test_public_names_are_pinned(room: str) -> None:
+    assert exported(room) == PUBLIC[room]
+
+
+def test_a_module_without_test_is_found(tmp_path: Path) -> None:
+    for place in ("src/room/new.py", "src/room/old.py", "tests/room/test_old.py"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    assert untested(tmp_path / "src", tmp_path / "tests") == ["room/new.py"]
+
+
+@pytest.mark.parametrize("line", ["import dp_accounting.pld", "from dp_accounting import pld"])
+def test_a_stray_import_is_found(tmp_path: Path, line: str) -> None:
+    (tmp_path / "dp").mkdir()
+    (tmp_path / "dp/accounting.py").write_text(line)
+    (tmp_path / "dp/engine.py").write_text(f"def f():\n    {line}\n")
+    assert strays(tmp_path) == ["dp/engine.py imports dp_accounting"]
+
+
+def test_a_new_public_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = importlib.import_module("trustnlp.dp")
+    monkeypatch.setattr(room, "__all__", [*room.__all__, "Surprise"])
+    assert exported("trustnlp.dp") != PUBLIC["trustnlp.dp"]
