@@ -1,0 +1,108 @@
+"""The folder of one run: made once, resumed by the same request, never mixed with another run's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trustnlp import __version__, files
+from trustnlp.errors import RunError
+
+REQUEST = "request.json"
+_PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "dp-accounting")
+
+
+@dataclass
+class RunFolder:
+    """An open run folder; `seconds` fills up as stages are timed."""
+
+    path: Path
+    request: Mapping[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds that the block takes to `stage`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0) + time.perf_counter() - start, 2)
+
+    def log(self, line: str) -> None:
+        """Appends a line with its time to the run's log."""
+        files.append_line(self.path / "log.txt", f"{_now()} {line}")
+
+    def record(self, command: str) -> dict[str, Any]:
+        """What `results.json` says of how the run was made."""
+        return {
+            "command": command,
+            "created": _now(),
+            "seconds": dict(self.seconds),
+            "versions": {"trustnlp": __version__, "python": platform.python_version(), **_versions()},
+            "seed": self.request.get("seed"),
+            "hashes": {"request": _digest(self.request)},
+            "hardware": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
+        }
+
+
+def open_run(path: str | Path, request: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:
+    """Opens `path` for the run that `request` (JSON values) describes.
+
+    A folder that already holds the same request is gone on with; `overwrite` starts afresh in a folder that holds
+    a run of ours.
+
+    Raises:
+        RunError: the folder holds another run, or files that are no run's.
+    """
+    path = Path(path)
+    _refuse_foreign(path)
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    held = _held_request(path)
+    if held is not None and held != json.loads(json.dumps(request)):
+        changed = sorted(key for key in {*held, *request} if held.get(key) != request.get(key))
+        raise RunError(f"{path} holds another run ({', '.join(changed)} differ)", "give another --out, or --overwrite")
+    if held is None:
+        files.write_json(path / REQUEST, dict(request))
+    return RunFolder(path, request)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file", "give a folder that is empty or new")
+    if path.exists() and any(path.iterdir()) and not (path / REQUEST).exists():
+        raise RunError(f"{path} holds files of something else", "give a folder that is empty or new")
+
+
+def _held_request(path: Path) -> dict[str, Any] | None:
+    try:
+        held = json.loads((path / REQUEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{path / REQUEST} is damaged ({error})", "give another --out, or --overwrite") from None
+    return held if isinstance(held, dict) else {}
+
+
+def _versions() -> dict[str, str]:
+    return {package: metadata.version(package) for package in _PACKAGES}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
