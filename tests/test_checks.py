@@ -40,7 +40,7 @@ def test_at_least_wants_whole_numbers(value: object) -> None:
 
 def test_one_of_lists_the_options() -> None:
     assert checks.one_of("unit", "user", ("user", "example")) == "user"
-    with pytest.raises(ArgumentError, match="one of 'user', 'example', got 'word'"):
+    with pytest.raises(ArgumentError, match=r"one of 'user', 'example', got 'word'"):
         checks.one_of("unit", "word", ("user", "example"))
 
 
@@ -56,6 +56,6 @@ def test_not_empty() -> None:
 
 
 def test_an_argument_error_is_a_value_error_and_ends_with_the_mend() -> None:
-    with pytest.raises(ValueError, match="; give a budget such as 8$") as caught:
+    with pytest.raises(ValueError, match=r"; give a budget such as 8$") as caught:
         checks.positive("epsilon", -1, mend="give a budget such as 8")
     assert isinstance(caught.value, TrustnlpError)

@@ -139,9 +139,9 @@ def test_samples_that_can_show_nothing_say_so():
 # Bootstrap
 
 
-def test_the_bootstrap_agrees_with_scipy_on_plain_samples():
+def test_the_bootstrap_agrees_with_scipy_on_plain_samples_of_many_units():
     generator = np.random.default_rng(3)
-    first, second = generator.lognormal(size=50), generator.normal(size=35)
+    first, second = generator.lognormal(size=400), generator.normal(size=300)
     ours = uncertainty.bootstrap(gap, first, second, generator=generator, replicates=20_000)
     theirs = stats.bootstrap(
         (first, second), lambda a, b, axis: a.mean(axis) - b.mean(axis), rng=generator, n_resamples=20_000
@@ -199,7 +199,7 @@ def test_the_bootstrap_covers(draw, truth, statistic):
 @pytest.mark.slow
 @pytest.mark.parametrize(("draw", "truth", "statistic"), CASES, ids=["gap", "f1", "clusters"])
 def test_the_bootstrap_covers_in_many_runs(draw, truth, statistic):
-    assert 0.925 <= covers(draw, truth, statistic, 1500) <= 0.97
+    assert 0.93 <= covers(draw, truth, statistic, 1500) <= 0.97
 
 
 def test_rows_taken_for_units_would_not_cover():

@@ -1,14 +1,15 @@
 """The exceptions of trustnlp, all below one root, each saying what is wrong and how to mend it.
 
-    TrustnlpError
-    ├── ArgumentError (ValueError)        an argument breaks its rule
-    ├── CorpusError                       data that cannot be used
-    │   ├── CorpusNotFoundError           no corpus of that name or path
-    │   └── MalformedCorpusError          a file that breaks its format, with path and line
-    ├── ModelError                        a model that cannot do what is asked, or is unsafe to load
-    ├── GuaranteeError                    going on would make a guarantee, an interval or a figure wrong
-    ├── RunError                          a run folder or results file that cannot be used
-    └── MissingExtraError (ImportError)   an optional dependency is not installed
+TrustnlpError
+├── ArgumentError (ValueError)        an argument breaks its rule
+├── CorpusError                       data that cannot be used
+│   ├── CorpusNotFoundError           no corpus of that name or path
+│   └── MalformedCorpusError          a file that breaks its format, with path and line
+├── ModelError                        a model that cannot do what is asked, or is unsafe to load
+├── GuaranteeError                    going on would make a guarantee, an interval or a figure wrong
+├── RunError                          a run folder or results file that cannot be used
+├── PolicyError                       a gate's policy file that cannot be used
+└── MissingExtraError (ImportError)   an optional dependency is not installed
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class GuaranteeError(TrustnlpError):
 
 class RunError(TrustnlpError):
     """A run folder or results file that is missing, foreign, damaged or already in use."""
+
+
+class PolicyError(TrustnlpError):
+    """A policy file that is missing, malformed, or holds a rule that could never be broken."""
 
 
 class MissingExtraError(TrustnlpError, ImportError):

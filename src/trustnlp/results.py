@@ -48,6 +48,7 @@ class Verdict(StrEnum):
 
     @property
     def tone(self) -> Tone:
+        """Good, bad, unknown or neutral."""
         return _TONES[self]
 
 

@@ -131,9 +131,9 @@ def bootstrap(
 ) -> Interval:
     """The bias-corrected and accelerated (BCa) bootstrap interval of any smooth statistic.
 
-    Good for gaps, ratios, F1 and correlations of some 20 or more units, skewed ones included; at fewer units it is
-    somewhat too narrow, as any bootstrap. Not for extremes (a maximum, a far quantile), nor for shares, which have
-    exact intervals above.
+    Good for gaps, ratios, F1 and correlations of some 20 or more units, skewed ones included. Resamples of few units
+    vary too little; the ends are moved out by Student's factor of the smallest sample to make up for it. Not for
+    extremes (a maximum, a far quantile), nor for shares, which have exact intervals above.
 
     Args:
         statistic: called with one array per sample, each with a leading axis of R resamples, (R, n) or (R, n, k);
@@ -151,7 +151,8 @@ def bootstrap(
         GuaranteeError: a NaN or infinite value; a cluster that lies in two samples; a statistic that is not finite on
             some resample, or the same on all of them (no variation seen is no proof that there is none).
 
-    Source: Efron 1987, JASA 82:171-185; several samples and clusters: Davison and Hinkley 1997, sections 5.3, 3.8.
+    Source: Efron 1987, JASA 82:171-185; several samples and clusters: Davison and Hinkley 1997, sections 5.3, 3.8;
+    expanded ends: Hesterberg 2015, The American Statistician 69:371-386, section 5.
     """
     checks.inside("level", level, 0, 1)
     checks.at_least("replicates", replicates, 100)
@@ -172,7 +173,8 @@ def bootstrap(
             "use an exact interval (proportion, difference_of_proportions) or more data",
         )
     acceleration = _acceleration(measure, [generator.permutation(len(unit)) for unit in units])
-    low, high = np.quantile(copies, _bca_levels(estimate, copies, acceleration, level))
+    levels = _bca_levels(estimate, copies, acceleration, level, min(map(len, units)))
+    low, high = np.quantile(copies, levels)
     # A strongly biased statistic can lie outside its BCa interval; widening to it only adds coverage.
     return Interval(float(min(low, estimate)), float(max(high, estimate)), level)
 
@@ -299,7 +301,8 @@ def _acceleration(measure: Callable[[list[Array]], Array], orders: list[Array]) 
     return float((every**3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
 
 
-def _bca_levels(estimate: float, copies: Array, acceleration: float, level: float) -> Array:
+def _bca_levels(estimate: float, copies: Array, acceleration: float, level: float, n: int) -> Array:
+    """Which two quantiles of the resamples are the ends, where the smallest sample has `n` units."""
     below = float((copies < estimate).mean() + (copies == estimate).mean() / 2)
     if not 0 < below < 1:
         raise GuaranteeError(
@@ -307,5 +310,6 @@ def _bca_levels(estimate: float, copies: Array, acceleration: float, level: floa
             "bootstrap a smooth statistic, not an extreme",
         )
     bias = stats.norm.ppf(below)
-    shifted = bias + stats.norm.ppf([0.5 - level / 2, 0.5 + level / 2])
+    tails = stats.t.ppf([0.5 - level / 2, 0.5 + level / 2], n - 1) * np.sqrt(n / (n - 1))
+    shifted = bias + tails
     return np.asarray(stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))

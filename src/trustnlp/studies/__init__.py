@@ -1,0 +1,1 @@
+"""Whole studies: data in, results out."""
