@@ -2,6 +2,8 @@
 
     a share                      proportion                      exact (Clopper-Pearson)
     a gap between two shares     difference_of_proportions       hybrid score (Newcombe)
+    a share of dependent parts   ratio                           score on the effective sample size (Korn-Graubard)
+    a gap between any two        difference                      from their intervals (MOVER)
     any other statistic          bootstrap                       BCa, rows or whole clusters resampled
     what n could have shown      minimum_detectable_difference   two-sample z test
     many figures at once         holm, bonferroni                family-wise error
@@ -87,6 +89,68 @@ def difference_of_proportions(k1: int, n1: int, k2: int, n2: int, level: float =
     low = p1 - p2 - np.hypot(p1 - low1, high2 - p2)
     high = p1 - p2 + np.hypot(high1 - p1, p2 - low2)
     return Interval(max(float(low), -1.0), min(float(high), 1.0), level)
+
+
+def ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+) -> Interval:
+    """The interval of sum(numerators) / sum(denominators), a share whose parts are not independent, such as F1.
+
+    The jackknife over units gives the variance; the share is then treated as a binomial one of the sample size that
+    has this variance (Korn and Graubard 1998, Survey Methodology 24:193-201) in Wilson's score interval, with
+    Student's t of `effective_units` - 1 degrees of freedom. So it keeps a width when the share is 0 or 1, where every
+    unit then counts as one observation, and a few units that hold most of the data widen it.
+
+    Args:
+        numerators, denominators: (n,) each, 0 <= numerator <= denominator row by row; rows of 0 / 0 say nothing.
+        level: coverage, in (0, 1).
+        clusters: the unit each row belongs to (a user); rows are units of their own without it.
+
+    Raises:
+        ArgumentError: lengths that differ, level outside (0, 1).
+        GuaranteeError: NaN, a numerator outside 0..denominator, or fewer than 2 effective units.
+    """
+    checks.inside("level", level, 0, 1)
+    parts, sizes = _totals(numerators, denominators, clusters)
+    whole, units = sizes.sum(), effective_units(sizes)
+    if units < 2 - 1e-9:
+        raise GuaranteeError(f"an interval needs 2 units, these weigh as much as {units:.3g}", "collect more of them")
+    share = parts.sum() / whole
+    influences = (parts - share * sizes) / (whole - sizes)
+    variance = (1 - 1 / len(sizes)) * (influences**2).sum()
+    observations = share * (1 - share) / variance if variance > 1e-18 else units
+    reach = stats.t.ppf(0.5 + level / 2, max(units - 1, 1)) ** 2 / observations
+    centre = (share + reach / 2) / (1 + reach)
+    half = np.sqrt(reach * (share * (1 - share) + reach / 4)) / (1 + reach)
+    return Interval(float(max(0.0, min(centre - half, share))), float(min(1.0, max(centre + half, share))), level)
+
+
+def effective_units(sizes: ArrayLike) -> float:
+    """How many units of one size would weigh as much as units of these sizes, (sum s)^2 / sum s^2; 0 of nothing.
+
+    Source: Kish 1965, Survey Sampling.
+    """
+    sizes = np.asarray(sizes, dtype=float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if sizes.any() else 0.0
+
+
+def difference(value1: float, interval1: Interval, value2: float, interval2: Interval) -> Interval:
+    """The interval of value1 - value2, two independent estimates with an interval each.
+
+    Of independent or positively correlated estimates it covers at least as often as they do, approximately.
+    Source: Zou and Donner 2008, Statistics in Medicine 27:1693-1702 (MOVER); with Wilson intervals it is Newcombe's.
+
+    Raises:
+        GuaranteeError: a value outside its interval, or two levels.
+    """
+    if value1 not in interval1 or value2 not in interval2 or interval1.level != interval2.level:
+        raise GuaranteeError(f"{value1} in {interval1} and {value2} in {interval2} are not two estimates of one level")
+    low = value1 - value2 - np.hypot(value1 - interval1.low, interval2.high - value2)
+    high = value1 - value2 + np.hypot(interval1.high - value1, value2 - interval2.low)
+    return Interval(float(low), float(high), interval1.level)
 
 
 def minimum_detectable_difference(n1: int, n2: int, baseline: float, level: float = 0.95, power: float = 0.8) -> float:
@@ -216,6 +280,21 @@ def _share(name: str, count: int, total_name: str, total: int) -> tuple[int, int
     if checks.at_least(name, count, 0) > total:
         raise ArgumentError(name, f"at most {total_name} ({total})", count)
     return count, total
+
+
+def _totals(numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable] | None) -> tuple[Array, Array]:
+    """Numerator and denominator of each unit that has any, (u,) each."""
+    parts, sizes = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if clusters is not None:
+        checks.same_length(numerators=parts, denominators=sizes, clusters=clusters)
+    checks.same_length(numerators=parts, denominators=sizes)
+    if not (np.isfinite(sizes) & (parts >= 0) & (parts <= sizes)).all():
+        raise GuaranteeError("a ratio needs 0 <= numerator <= denominator in every row", "look for NaN")
+    if clusters is not None:
+        numbers: dict[Hashable, int] = {}
+        rows = [numbers.setdefault(unit, len(numbers)) for unit in clusters]
+        parts, sizes = np.bincount(rows, parts), np.bincount(rows, sizes)
+    return parts[sizes > 0], sizes[sizes > 0]
 
 
 def _sample(index: int, sample: ArrayLike) -> Array:
