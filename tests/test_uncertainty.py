@@ -291,3 +291,88 @@ def test_corrections_refuse_what_is_no_probability():
     assert uncertainty.bonferroni(0.95, 5) == pytest.approx(0.99)
     with pytest.raises(ArgumentError):
         uncertainty.bonferroni(0.95, 0)
+
+
+def wilson(k, n, df):
+    """Slow reference: the shares that a t test with Wilson's variance does not reject, by bisection."""
+    reach = stats.t.ppf(0.975, df)
+    inside = [p for p in np.linspace(0, 1, 200_001) if abs(k / n - p) <= reach * np.sqrt(p * (1 - p) / n) + 1e-12]
+    return inside[0], inside[-1]
+
+
+def test_a_ratio_of_single_observations_is_a_wilson_interval():
+    # The jackknife variance of a share is p (1 - p) / (n - 1): the sample counts as one observation smaller.
+    found = uncertainty.ratio([1] * 12 + [0] * 28, [1] * 40)
+    assert (found.low, found.high) == pytest.approx(wilson(12 * 39 / 40, 39, 39), abs=1e-5)
+
+
+def test_a_ratio_of_nothing_keeps_the_width_of_its_units():
+    found = uncertainty.ratio(np.zeros(60), np.full(60, 2), clusters=np.repeat(range(20), 3).tolist())
+    assert (found.low, found.high) == pytest.approx(wilson(0, 20, 19), abs=1e-5)
+
+
+def test_the_variance_of_a_ratio_is_the_left_out_one():
+    """Oracle: the interval's width for a large sample against leaving out each unit by hand."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 9, 400)
+    parts = rng.binomial(sizes, 0.4)
+    left = [(parts.sum() - a) / (sizes.sum() - b) for a, b in zip(parts, sizes, strict=True)]
+    deviation = np.sqrt(399 / 400 * ((np.array(left) - parts.sum() / sizes.sum()) ** 2).sum())
+    found = uncertainty.ratio(parts, sizes)
+    reach = stats.t.ppf(0.975, uncertainty.effective_units(sizes) - 1)
+    assert (found.high - found.low) / 2 == pytest.approx(reach * deviation, rel=0.01)
+
+
+def test_copies_of_a_unit_add_no_evidence():
+    parts, sizes, units = [1, 0, 2, 0, 1], [2, 1, 3, 2, 2], [0, 1, 2, 3, 4]
+    once = uncertainty.ratio(parts, sizes, clusters=units)
+    thrice = uncertainty.ratio(parts * 3, sizes * 3, clusters=units * 3)
+    assert (once.low, once.high) == pytest.approx((thrice.low, thrice.high))
+
+
+def test_effective_units_follow_the_sizes():
+    assert uncertainty.effective_units([5, 5, 5, 5]) == pytest.approx(4)
+    assert uncertainty.effective_units([100, 1, 1]) == pytest.approx(102**2 / 10002)
+    assert uncertainty.effective_units([]) == 0
+
+
+def test_a_ratio_refuses_what_is_no_share():
+    for numerators, denominators in (([2, 0], [1, 1]), ([float("nan"), 0], [1, 1]), ([-1, 0], [1, 1])):
+        with pytest.raises(GuaranteeError, match="numerator"):
+            uncertainty.ratio(numerators, denominators)
+    with pytest.raises(GuaranteeError, match="2 units"):
+        uncertainty.ratio([1, 0], [1, 1], clusters=["one", "one"])
+    with pytest.raises(GuaranteeError, match="2 units"):
+        uncertainty.ratio([0, 0], [0, 0])
+    with pytest.raises(ArgumentError):
+        uncertainty.ratio([1, 0], [1, 1, 1])
+
+
+def test_a_difference_of_wilson_intervals_is_newcombes():
+    first, second = (stats.binomtest(k, n).proportion_ci(method="wilson") for k, n in ((56, 70), (48, 80)))
+    found = uncertainty.difference(0.8, Interval(*first), 0.6, Interval(*second))
+    newcombe = uncertainty.difference_of_proportions(56, 70, 48, 80)
+    assert (found.low, found.high) == pytest.approx((newcombe.low, newcombe.high))
+    with pytest.raises(GuaranteeError, match="one level"):
+        uncertainty.difference(0.8, Interval(*first), 0.6, Interval(*second, level=0.9))
+
+
+def heavy_tailed_users(rng, n, p, users, correlation):
+    """Errors (n,) whose rate varies between users with the given correlation, and whose user wrote each."""
+    weights = 1 / np.arange(1, users + 1) ** 0.8
+    wrote = rng.choice(users, n, p=weights / weights.sum())
+    scale = 1 / correlation - 1
+    return rng.random(n) < rng.beta(p * scale, (1 - p) * scale, users)[wrote], wrote.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "p", "users", "correlation"), [(200, 0.1, 20, 0.1), (500, 0.05, 60, 0.1), (600, 0.05, 40, 0.05)]
+)
+def test_a_ratio_by_user_covers_as_often_as_it_says(n, p, users, correlation):
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(2000):
+        errors, wrote = heavy_tailed_users(rng, n, p, users, correlation)
+        hits += p in uncertainty.ratio(errors, np.ones(n), clusters=wrote)
+    assert 0.93 <= hits / 2000 <= 0.98
