@@ -1,0 +1,311 @@
+"""What each figure means to a reader who is no engineer: the one table of finding ids, questions and plain words.
+
+A study may write any finding; an id that is not in EXPLANATIONS is shown under "Other figures" with what its own
+fields say. Ids may be globs: `membership-*-auc` explains the AUC of every membership attack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from trustnlp.results import Direction, Finding, Tone, Verdict
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that a reviewer asks, answered by one row of verdicts and one section.
+
+    Args:
+        name: anchor of the section.
+        ask: the question.
+        short: its name in a list of contents.
+        how: how it was examined, in a few sentences.
+        unasked: what to say of a model that no finding answers it for.
+        facts: how many figures its verdict quotes.
+    """
+
+    name: str
+    ask: str
+    short: str
+    how: str
+    unasked: str = "Not measured for this model."
+    facts: int = 1
+
+
+QUESTIONS = (
+    Question(
+        "membership",
+        "Can an attacker tell who is in the training data?",
+        "Who is in the data",
+        "We play the attacker. Given texts of which some were used in training and some were not, the attack looks "
+        "only at the model's answers and guesses which are which. A model that has learned general patterns gives the "
+        "attacker nothing; a model that has memorised gives its training texts away.",
+    ),
+    Question(
+        "secrets",
+        "Can secrets be pulled out of the model?",
+        "Secrets",
+        "Before training we planted made-up secrets (“canaries”, such as a random code) in the training data, some "
+        "once and some many times. After training we ask the model to rank every possible secret of the same form and "
+        "look where the planted one lands.",
+    ),
+    Question(
+        "budget",
+        "Is the promised privacy budget kept?",
+        "Privacy budget",
+        "Differential privacy is a promise with a number: epsilon limits how much one person's data can change what "
+        "the model does, against every attacker, including those nobody has invented yet. Attacks show what leaks "
+        "today; the budget limits what can ever leak.",
+        "No budget was promised for this model.",
+    ),
+    Question(
+        "utility",
+        "Does it work?",
+        "Usefulness",
+        "The model answers texts that it has never seen, and its answers are compared with the right ones.",
+        facts=2,
+    ),
+    Question(
+        "fairness",
+        "Does it work equally well for all groups?",
+        "Fairness",
+        "The same test, counted separately for each group of people. Small groups give wide intervals: where too few "
+        "texts were available to tell, we say so rather than call it fair.",
+    ),
+    Question(
+        "soundness",
+        "Can the attack figures be trusted?",
+        "Soundness of the test",
+        "An attack can look successful for a wrong reason: when the texts used in training differ visibly from those "
+        "that were not. A classifier that never sees the model tries to tell the two apart. If it can, the attack "
+        "figures say something about the texts and not about the model.",
+    ),
+    Question("other", "What else was measured?", "Other figures", "Further figures that this run has recorded."),
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a finding means.
+
+    Args:
+        id: the finding's id, or a glob over ids.
+        question: name of the question it answers.
+        says: the figure as a sentence; `{value}` is filled in.
+        means: what the figure is.
+        good: what a good figure would be.
+        certainty: how sure we are, where the figure is not an estimate with an interval.
+    """
+
+    id: str
+    question: str
+    says: str
+    means: str
+    good: str
+    certainty: str = ""
+
+
+EXPLANATIONS = (
+    Explanation(
+        "membership-*-tpr-at-1pct-fpr",
+        "membership",
+        "{value} of the training texts are recognised by an attacker who accepts 1% false alarms.",
+        "How many training texts the attack recognises with confidence, when only 1 in 100 outsiders is wrongly "
+        "accused. It counts the people who are really exposed, where an average would hide them.",
+        "About 1%, which is what guessing gives.",
+    ),
+    Explanation(
+        "membership-*-tpr-at-0-1pct-fpr",
+        "membership",
+        "{value} of the training texts are recognised by an attacker who accepts 0.1% false alarms.",
+        "The same for a very careful attacker, who wrongly accuses 1 in 1,000 outsiders. It needs more than 1,000 "
+        "outsiders to be measured at all.",
+        "About 0.1%, which is what guessing gives.",
+    ),
+    Explanation(
+        "membership-*-auc",
+        "membership",
+        "Shown one training text and one outside text, the attack ranks them correctly with AUC {value}.",
+        "The chance that the attack finds a training text more suspicious than an outside one (the area under the ROC "
+        "curve). It is an average over all texts, so it can look harmless while a few people are fully exposed.",
+        "50% (0.5): a coin toss.",
+    ),
+    Explanation(
+        "canary-extraction-rate",
+        "secrets",
+        "{value} of the planted secrets come out as the model's first guess.",
+        "Of all planted secrets, how many the model ranks first among every possible secret of that form: an attacker "
+        "with open access to the model reads these out exactly.",
+        "0%.",
+    ),
+    Explanation(
+        "canary-exposure",
+        "secrets",
+        "A planted secret is exposed by {value}: each bit halves the guesses that an attacker needs.",
+        "How much easier the model makes it to guess a secret that it was trained on. Zero to two bits is what chance "
+        "gives; a four-digit code that is fully memorised has 13.3 bits.",
+        "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
+    ),
+    Explanation(
+        "epsilon",
+        "budget",
+        "The training spent an epsilon of {value}.",
+        "The strength of the guarantee: whatever an outsider believes about one person before seeing the model, the "
+        "odds can change by at most a factor of e to the power epsilon through that person's data.",
+        "At or below the promise. As a rule of thumb, up to 1 is strong, up to 10 is common in practice, and beyond "
+        "that the guarantee alone says little.",
+        "It is proved, not estimated: it holds as long as sampling, clipping and noise were done as the guarantee "
+        "says.",
+    ),
+    Explanation(
+        "label-accuracy",
+        "utility",
+        "{value} of unseen texts get the right label.",
+        "How often the model chooses the right label (such as the user's intent) for a text that it has never seen.",
+        "As high as the plain model's; the difference is the price of privacy.",
+    ),
+    Explanation(
+        "slot-f1",
+        "utility",
+        "Slots (names, places, times in the text) are found with an F1 of {value}.",
+        "How well the model marks the pieces of information inside a text. F1 balances what it misses against what it "
+        "marks wrongly; a piece counts only if it is found in full.",
+        "As high as the plain model's; 100% would be perfect.",
+    ),
+    Explanation(
+        "label-error-gap",
+        "fairness",
+        "Between the best- and the worst-served group the error rate differs by {value}.",
+        "The largest difference in error rate between any two groups of people.",
+        "0%. The verdict asks whether the gap stays within a margin, and whether we could have seen a larger one.",
+    ),
+    Explanation(
+        "slot-f1-gap",
+        "fairness",
+        "Between the best- and the worst-served group the slot F1 differs by {value}.",
+        "The largest difference in slot F1 between any two groups of people.",
+        "0%.",
+    ),
+    Explanation(
+        "counterfactual-flip-rate",
+        "fairness",
+        "{value} of the answers change when only the words that signal the group change.",
+        "The same text is put to the model twice, once as written and once with the group's signal words exchanged. "
+        "The figure counts how often the answer changes though the meaning does not.",
+        "0%: who speaks should not decide what is understood.",
+    ),
+    Explanation(
+        "blind-classifier-auc",
+        "soundness",
+        "Without the model, training and outside texts are told apart with AUC {value}.",
+        "How well a simple classifier tells training texts from outside texts without ever seeing the model.",
+        "50% (0.5). Well above it, the attack figures of this report are biased upwards and must not be compared.",
+    ),
+)
+
+REGIMES = {
+    "plain": "trained the usual way, without protection",
+    "private": "trained with differential privacy",
+    "federated": "trained on many devices, without protection",
+    "federated-private": "trained on many devices with differential privacy",
+    "audited": "an existing model, not trained here",
+}
+
+# Detail of a finding -> its name for the reader; the order is the order of the rows.
+DETAILS = {
+    "statement": "The guarantee in full",
+    "target": "Promised",
+    "delta": "Delta (chance that the promise fails)",
+    "unit": "Protects",
+    "adjacency": "Against a change by",
+    "sampler": "How texts were drawn",
+    "sample_rate": "Share of texts in a step",
+    "steps": "Training steps",
+    "sigma": "Noise (multiple of the largest contribution)",
+    "accountant": "Accounting method",
+    "minimum_detectable_effect": "Smallest effect this test could see",
+    "margin": "Margin of the verdict",
+    "reason": "Reason",
+}
+
+MARKS = {Tone.GOOD: "✓", Tone.BAD: "✕", Tone.UNKNOWN: "?", Tone.NEUTRAL: "–"}
+
+GLOSSARY = {
+    "AUC": "Area under the ROC curve: the chance that an attack ranks a training text above an outside text. 50% is a "
+    "coin toss, 100% is certainty.",
+    "Canary": "A made-up secret that is planted in the training data so that its escape can be measured without "
+    "harming anybody.",
+    "Delta": "A small probability with which the epsilon promise is allowed to fail. It should be far below one in the "
+    "number of people.",
+    "Differential privacy": "Training with noise, such that the model would be almost the same had any one person's "
+    "data been left out.",
+    "Epsilon": "The size of a differential-privacy promise. Smaller is stronger; 0 would mean that nothing can be "
+    "learned.",
+    "Exposure": "How many times an attacker's guesses are halved by having the model, in bits.",
+    "F1": "A score between 0% and 100% that balances what is missed and what is marked wrongly.",
+    "False alarm (FPR)": "The share of outside texts that an attack wrongly says were in the training data.",
+    "Interval": "The range in which the true figure is believed to lie. Made in this way, 95 of 100 such ranges "
+    "contain it.",
+    "Membership inference": "An attack that tells whether a text was used for training.",
+    "Minimum detectable effect": "The smallest real difference that the test would probably have noticed. A larger "
+    "test set makes it smaller.",
+    "n": "How many independent texts (or people, or secrets) a figure rests on.",
+    "Regime": "The way in which a model was trained: plain, or private, for instance.",
+    "ROC": "A curve of the texts an attack recognises against the false alarms it raises.",
+    "True positives (TPR)": "The share of training texts that an attack recognises.",
+}
+
+LIMITS = (
+    "Attacks give lower bounds. That an attack of this report fails does not show that a better one would; only the "
+    "privacy budget speaks for all attacks.",
+    "The budget covers the training examined here. It does not cover choices made by looking at the data elsewhere, "
+    "other models trained on the same data, or people who appear in more units than the guarantee protects.",
+    "Figures hold for the texts of this corpus. Other users, languages or times may differ.",
+    "Groups are those that the corpus names. Groups that it does not name, and people in several groups at once, were "
+    "not examined.",
+    "Each interval stands for itself. Among many figures, about 1 in 20 intervals misses its true value by chance.",
+    "“No leak found” and “fair within margin” are statements about this test and its size, not certificates.",
+)
+
+
+def explain(id: str) -> Explanation | None:
+    """The explanation of a finding id, or None where the table has none."""
+    return next((entry for entry in EXPLANATIONS if fnmatchcase(id, entry.id)), None)
+
+
+def figure(finding: Finding, value: float | None) -> str:
+    """`value` in the finding's unit; epsilon is its own unit and carries no word."""
+    return finding.figure(value).removesuffix(" epsilon")
+
+
+def sentence(finding: Finding) -> str:
+    """The finding as one sentence."""
+    if finding.value is None:
+        return "Could not be measured here."
+    entry = explain(finding.id)
+    shown = figure(finding, finding.value)
+    return entry.says.format(value=shown) if entry else f"{finding.title}: {shown}."
+
+
+def certainty(finding: Finding) -> str:
+    """How sure we are of a finding, in words."""
+    count = f", from n\u00a0=\u00a0{finding.n:,}" if finding.n is not None else ""
+    if finding.value is None:
+        return f"Too little data to say anything{count}."
+    entry = explain(finding.id)
+    if finding.low is None and finding.high is None:
+        return entry.certainty if entry and entry.certainty else f"No interval is recorded{count}."
+    ends = (figure(finding, finding.low), figure(finding, finding.high))
+    words = f"{100 * finding.level:g}% interval {ends[0]} to {ends[1]}{count}."
+    return words + (" Too wide for a verdict." if finding.verdict is Verdict.INSUFFICIENT_EVIDENCE else "")
+
+
+def good(finding: Finding) -> str:
+    """What a good figure would be."""
+    entry = explain(finding.id)
+    if entry:
+        return entry.good
+    ideal = f" The ideal is {figure(finding, finding.ideal)}." if finding.ideal is not None else ""
+    direction = "" if finding.direction is Direction.NONE else f"{finding.direction.value.capitalize()}."
+    return (direction + ideal).strip() or "This figure describes; it has no better or worse."
