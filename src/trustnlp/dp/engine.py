@@ -1,0 +1,176 @@
+"""The private step: clip per example, sum, add noise, divide by a public constant, let the optimizer move.
+
+    draw ─ checks ─> ledger.spend() ─> clipped sum ─> + noise(block) ─> / L ─> .grad ─> optimizer.step()
+
+DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1) with Poisson draws and the constant normaliser L. The
+optimizer sees nothing but noisy gradients, so any optimizer keeps the guarantee (post-processing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trustnlp.dp import validation
+from trustnlp.dp.clipping import ClippedSumFunction, LossFunction, per_example_clipped_sum
+from trustnlp.dp.ledger import Ledger
+from trustnlp.dp.noise import GaussianNoise
+from trustnlp.dp.sampling import PoissonSampler
+from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.models.protocol import Draw, Encoded, TextModel
+from trustnlp.randomness import Streams
+
+if TYPE_CHECKING:
+    from trustnlp.dp.plan import PrivacyPlan
+
+
+class PrivateStep:
+    """A `protocol.Step` that spends the plan's privacy and no more; made by `PrivacyPlan.step`.
+
+    Guarantee: all models after steps 0 to t together are (plan.epsilon(t + 1), plan.delta)-differentially private
+    for one example, by adding or removing it. The losses that it returns, and the checks' errors, are not covered.
+
+    Args:
+        plan: what is guaranteed.
+        model: whose trainable parameters are moved.
+        optimizer: over exactly these parameters.
+        streams: source of the noise; the plan's digest is mixed in, so that two plans never share noise.
+        ledger: where every step is written down first; in memory if None.
+        loss: one loss per example, batch -> (B,); `model.loss` if None.
+        clipped_sum: how the clipped sum is computed; `per_example_clipped_sum` if None.
+        schedule: factor of the learning rate at each step, a function of the step alone.
+
+    Raises:
+        ArgumentError: no loss.
+        GuaranteeError: a model, an optimizer or a ledger with which the guarantee would not hold.
+    """
+
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        streams: Streams,
+        ledger: Ledger | None = None,
+        loss: LossFunction | None = None,
+        clipped_sum: ClippedSumFunction | None = None,
+        schedule: Callable[[int], float] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.ledger = Ledger.in_memory(plan) if ledger is None else ledger
+        if self.ledger.plan != plan:
+            raise GuaranteeError("the ledger belongs to another plan", "open it with the plan that makes this step")
+        validation.refuse_mixing_layers(model)
+        self._parameters = validation.trainable_parameters(model)
+        self._model = model
+        self._optimizer = optimizer
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._streams = streams
+        self._loss = loss or _loss_of(model)
+        self._clipped_sum = clipped_sum or per_example_clipped_sum
+        self._schedule = schedule
+        self._noise = GaussianNoise(plan.noise_multiplier * plan.clip_norm, streams.child(f"dp/{plan.digest()}"))
+        self._probed = False
+        self._moved = False
+        self._left: validation.Fingerprint | None = None
+        validation.check_optimizer(optimizer, self._parameters)
+
+    def __call__(self, data: Encoded, draw: Draw) -> float:
+        """Updates the model from the drawn examples; returns their mean loss, NaN for an empty draw.
+
+        Raises:
+            GuaranteeError: not the next draw of the plan's sampler, other data than planned, weights that were
+                changed since the last step, a model that mixes examples, or a step that moves nothing.
+        """
+        self._check(data, draw)
+        block = self.ledger.spend()
+        clipped = self._clipped_sum(self._model, self._loss, data, draw.indices, self._parameters, self.plan.clip_norm)
+        self._noise.add_(clipped.gradients, block)
+        for name, parameter in self._parameters.items():
+            parameter.grad = clipped.gradients[name].div_(self.plan.expected_batch).to(parameter.dtype)
+        self._move(draw.step)
+        return clipped.mean_loss
+
+    def resume_at(self, step: int) -> int:
+        """The first step that was not released yet; what was released is never done again.
+
+        Raises:
+            GuaranteeError: the checkpoint is ahead of the ledger, so the ledger is not this run's.
+        """
+        if self.ledger.spent < step:
+            raise GuaranteeError(
+                f"the checkpoint was made after {step} steps, but the ledger knows of {self.ledger.spent}",
+                "open the ledger file of this run by Ledger.open, or begin again in another folder",
+            )
+        return self.ledger.spent
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's moments, which are made of released gradients alone."""
+        return {str(number): moments for number, moments in self._optimizer.state_dict()["state"].items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        moments = {int(number): dict(values) for number, values in state.items()}
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._left = None
+
+    def _check(self, data: Encoded, draw: Draw) -> None:
+        _check_draw(self.plan, draw, self.ledger.spent)
+        if len(data) != self.plan.examples:
+            raise GuaranteeError(
+                f"the plan is for {self.plan.examples} examples, the data has {len(data)}",
+                "make the plan for this data; the number of examples sets the sampling rate",
+            )
+        validation.check_optimizer(self._optimizer, self._parameters)
+        if self._left not in (None, validation.fingerprint(self._parameters.values())):
+            raise GuaranteeError(
+                "the weights were changed since the last private step",
+                "let the private step alone move them: no other optimizer.step, no loading in between",
+            )
+        if not self._probed:
+            validation.check_independence(self._model, self._loss, data, self._streams.key("probe"))
+            self._probed = True
+
+    def _move(self, step: int) -> None:
+        """The optimizer's step, checked once to move something."""
+        factor = self._schedule(step) if self._schedule else 1.0
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        watched = not self._moved and factor != 0
+        before = [parameter.detach().clone() for parameter in self._parameters.values()] if watched else []
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if watched:
+            validation.check_moved(before, list(self._parameters.values()))
+            self._moved = True
+        self._left = validation.fingerprint(self._parameters.values())
+
+
+def _loss_of(model: nn.Module) -> LossFunction:
+    if not isinstance(model, TextModel):
+        raise ArgumentError("loss", "given where the model has no method loss", None, "pass batch -> (B,)")
+    return model.loss
+
+
+def _check_draw(plan: PrivacyPlan, draw: Draw, spent: int) -> None:
+    """Only the next draw of the plan's own sampler will do: another one has another epsilon."""
+    source = draw.source
+    planned = (plan.examples, plan.expected_batch, plan.steps)
+    if not isinstance(source, PoissonSampler) or (source.examples, source.expected_batch, source.steps) != planned:
+        raise GuaranteeError(
+            f"the draw comes from {type(source).__name__}, not from this plan's sampler",
+            "draw with plan.sampler(streams); shuffled batches are not Poisson batches",
+        )
+    if draw.step != spent:
+        raise GuaranteeError(
+            f"draw {draw.step} was given where {spent} is next, and a draw used twice or out of turn is not fresh",
+            "go through plan.sampler(streams) in order, from resume_at on",
+        )
+    if not np.array_equal(draw.indices, source.draw(draw.step).indices):
+        raise GuaranteeError("the draw's examples are not those that its sampler drew", "leave draws as they are")

@@ -1,0 +1,237 @@
+"""The privacy plan: one frozen record from which sampler, engine, ledger and accountant are all made.
+
+    plan ── sampler(streams) ──> PoissonSampler ── draw ──┐
+     ├───── step(model, optimizer, streams, ledger) ──> PrivateStep(data, draw)
+     └───── epsilon(), statement()
+
+Everything that changes epsilon is in the plan and is fixed before the data is touched. What changes only speed
+(the clipping function, the device) is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trustnlp import checks
+from trustnlp.dp import accounting
+from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.randomness import Streams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trustnlp.dp.clipping import ClippedSumFunction
+    from trustnlp.dp.engine import PrivateStep
+    from trustnlp.dp.ledger import Ledger
+    from trustnlp.dp.sampling import PoissonSampler
+    from trustnlp.dp.statement import Statement
+    from trustnlp.models.protocol import Batch
+
+# What may stand in a plan, and why everything else that people ask for is refused.
+_REFUSED = {
+    ("unit", "user"): (
+        "gradients are clipped per example, which says nothing about a user with several texts",
+        "use unit='example', and keep one text per user if users must be protected",
+    ),
+    ("adjacency", "replace"): (
+        "replacing an example moves the sum by twice the clip norm, and the noise is not calibrated for that",
+        "use adjacency='add-remove'",
+    ),
+    ("sampling", "shuffle"): (
+        "shuffled fixed batches are not Poisson batches, and may spend far more than Poisson accounting says "
+        "(Chua et al., arXiv 2403.17673)",
+        "use sampling='poisson'",
+    ),
+}
+_ALLOWED = {
+    "unit": "example",
+    "adjacency": "add-remove",
+    "sampling": "poisson",
+    "accountant": "pld",
+    "noise": "seeded",
+}
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """All that decides a private training's guarantee.
+
+    Guarantee: training is (`epsilon()`, `delta`)-differentially private for one `unit` under `adjacency`, counting
+    every intermediate model as published.
+
+    Args:
+        examples: N, how many examples there are; treated as public.
+        expected_batch: L, the public constant by which the noisy sum is divided; q = L / N.
+        steps: how many draws, the empty ones included.
+        noise_multiplier: sigma; the noise has standard deviation sigma * clip_norm.
+        delta: in (0, 1/N).
+        clip_norm: C, the largest L2 norm of one example's gradient over all trainable parameters together.
+        unit: whom the guarantee protects.
+        adjacency: what neighbouring data sets differ by.
+        sampling: how a draw is made.
+        accountant: who computes epsilon.
+        noise: where the noise comes from; `seeded` noise can be computed again by whoever knows the seed.
+
+    Raises:
+        ArgumentError: a field breaks its rule.
+        GuaranteeError: a combination for which no sound guarantee can be given here.
+    """
+
+    examples: int
+    expected_batch: int
+    steps: int
+    noise_multiplier: float
+    delta: float
+    clip_norm: float = 1.0
+    unit: str = "example"
+    adjacency: str = "add-remove"
+    sampling: str = "poisson"
+    accountant: str = "pld"
+    noise: str = "seeded"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            value = getattr(self, name)
+            if (name, value) in _REFUSED:
+                raise GuaranteeError(*_REFUSED[name, value])
+            checks.one_of(name, value, (allowed,))
+        _check_sizes(self.examples, self.expected_batch, self.delta, self.clip_norm)
+        checks.at_least("steps", self.steps, 1)
+        checks.positive("noise_multiplier", self.noise_multiplier, "train without a plan to train without privacy")
+
+    @classmethod
+    def for_budget(
+        cls, *, epsilon: float, delta: float, examples: int, expected_batch: int, epochs: int, clip_norm: float = 1.0
+    ) -> PrivacyPlan:
+        """The plan that spends at most `epsilon`, and at least 99% of it, in `epochs` expected passes over the data.
+
+        Raises:
+            ArgumentError: an argument breaks its rule.
+            GuaranteeError: no noise reaches the budget.
+        """
+        checks.positive("epsilon", epsilon, "give a budget such as 8")
+        checks.at_least("epochs", epochs, 1)
+        _check_sizes(examples, expected_batch, delta, clip_norm)
+        steps = max(1, round(epochs * examples / expected_batch))
+        sigma = accounting.calibrate(epsilon, delta, expected_batch / examples, steps)
+        return cls(examples, expected_batch, steps, sigma, delta, clip_norm)
+
+    @property
+    def sample_rate(self) -> float:
+        """q = L / N, the probability that an example enters a draw."""
+        return self.expected_batch / self.examples
+
+    @property
+    def event(self) -> accounting.Event:
+        """What one step releases."""
+        return accounting.Event(self.sample_rate, self.noise_multiplier)
+
+    def events(self, steps: int | None = None) -> tuple[accounting.Event, ...]:
+        """What the first `steps` steps release, or all of them."""
+        count = self.steps if steps is None else checks.at_least("steps", steps, 0)
+        return (accounting.Event(self.sample_rate, self.noise_multiplier, count),) if count else ()
+
+    def epsilon(self, steps: int | None = None) -> float:
+        """Epsilon at `delta` after `steps` steps, or after all of them."""
+        return accounting.epsilon(self.events(steps), self.delta)
+
+    def statement(self) -> Statement:
+        """The guarantee, in words and as a dictionary."""
+        from trustnlp.dp.statement import Statement
+
+        return Statement.of(self)
+
+    def sampler(self, streams: Streams) -> PoissonSampler:
+        """The only sampler whose draws a step of this plan accepts."""
+        from trustnlp.dp.sampling import PoissonSampler
+
+        return PoissonSampler(self.examples, self.expected_batch, self.steps, streams)
+
+    def step(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        streams: Streams,
+        ledger: Ledger | None = None,
+        loss: Callable[[Batch], Tensor] | None = None,
+        clipped_sum: ClippedSumFunction | None = None,
+        schedule: Callable[[int], float] | None = None,
+    ) -> PrivateStep:
+        """The private update of `model`, see `engine.PrivateStep`.
+
+        Args:
+            model: whose trainable parameters are moved.
+            optimizer: over exactly these parameters.
+            streams: source of the noise.
+            ledger: where every step is written down first; in memory if left out, so that no run can be resumed.
+            loss: one loss per example, batch -> (B,); `model.loss` if left out.
+            clipped_sum: how the clipped sum is computed; one backward per example if left out.
+            schedule: factor of the learning rate at each step, a function of the step alone.
+        """
+        from trustnlp.dp.engine import PrivateStep
+
+        return PrivateStep(
+            self,
+            model,
+            optimizer,
+            streams=streams,
+            ledger=ledger,
+            loss=loss,
+            clipped_sum=clipped_sum,
+            schedule=schedule,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The fields as one line of JSON, always the same for equal plans."""
+        return json.dumps(self.as_dict(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> PrivacyPlan:
+        """The plan of these fields, checked like any other.
+
+        Raises:
+            ArgumentError: unknown or missing fields, or a field that breaks its rule.
+        """
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ArgumentError("plan", "the fields of a PrivacyPlan", fields) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> PrivacyPlan:
+        """What `to_json` wrote.
+
+        Raises:
+            ArgumentError: not JSON, or not the fields of a plan.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ArgumentError("text", "the JSON of a PrivacyPlan", text) from error
+
+    def digest(self) -> str:
+        """SHA-256 of `to_json`: two plans are equal exactly if their digests are."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def _check_sizes(examples: int, expected_batch: int, delta: float, clip_norm: float) -> None:
+    checks.at_least("examples", examples, 1)
+    checks.at_least("expected_batch", expected_batch, 1)
+    if expected_batch > examples:
+        rule = f"at most the number of examples ({examples}), so that the sampling rate is at most 1"
+        raise ArgumentError("expected_batch", rule, expected_batch)
+    checks.inside("delta", delta, 0, 1, "a delta such as 1e-6 is common")
+    if delta * examples >= 1:
+        mend = "a larger delta would allow publishing one whole example"
+        raise ArgumentError("delta", f"below 1/N = {1 / examples:.3g}", delta, mend)
+    checks.positive("clip_norm", clip_norm)
