@@ -1,0 +1,1 @@
+"""Attacks on trained models: what a model reveals of the texts it was trained on, with error bars."""
