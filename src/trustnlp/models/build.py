@@ -1,0 +1,102 @@
+"""One function from a model's name and a corpus to a model ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tokenizers import Tokenizer
+
+from trustnlp.data.corpus import Corpus
+from trustnlp.data.encoding import HashedWords, Schema, Subwords
+from trustnlp.errors import ArgumentError
+from trustnlp.models.bilstm import BiLSTM, BiLSTMOptions
+from trustnlp.models.heads import NLUModel
+from trustnlp.models.pretrained import config_dict, encoder_from, minilm, open_encoder, open_subwords
+from trustnlp.models.transformer import PretrainedEncoder, Transformer, TransformerOptions
+from trustnlp.randomness import Streams
+
+_FROM_SCRATCH = {"bilstm": (BiLSTMOptions, BiLSTM), "transformer": (TransformerOptions, Transformer)}
+_PRETRAINED = "pretrained"
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class PretrainedOptions:
+    """How a pretrained encoder is fine-tuned.
+
+    Args:
+        dropout: of its last hidden states; inside it has its own.
+        max_pieces: longer texts are cut here, or at the encoder's own limit.
+    """
+
+    dropout: float = 0.1
+    max_pieces: int = 256
+
+
+def build(model: str | Path, corpus: Corpus, *, streams: Streams, **options: Any) -> NLUModel:
+    """A model for the corpus's labels and tags, with weights drawn from the stream `init`.
+
+    Args:
+        model: `bilstm`, `transformer` (small, from scratch), `minilm` (the packaged encoder), the folder of a
+            pretrained Hugging Face encoder, or its hub name.
+        corpus: its training split gives the labels and tags; its texts are not looked at.
+        streams: same seed, same weights; the global generator is left as it was.
+        options: fields of `BiLSTMOptions`, `TransformerOptions` or `PretrainedOptions`.
+
+    Raises:
+        ArgumentError: an option that the model does not have, or a value out of range.
+        ModelError: a pretrained encoder that cannot be opened or is not safe to; no labels and no tags.
+        MissingExtraError: `minilm` without its package.
+    """
+    schema = Schema.of(corpus)
+    named = {"labels": list(schema.labels), "tags": list(schema.tags)}
+    with _seeded(streams):
+        if model in _FROM_SCRATCH:
+            chosen: Any = _options(_FROM_SCRATCH[str(model)][0], options)
+            return rebuild({"kind": model, "options": asdict(chosen), **named})
+        source = minilm() if model == "minilm" else model
+        tuning = _options(PretrainedOptions, options)
+        encoder = open_encoder(source)
+        encoding = open_subwords(source, encoder.config, max_pieces=tuning.max_pieces)
+        config = {"kind": _PRETRAINED, "options": asdict(tuning), **named, "encoder": config_dict(encoder.config)}
+        return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
+
+
+def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel:
+    """The model of a `NLUModel.config`, with weights from the global generator, to be loaded from elsewhere.
+
+    Args:
+        config: as `build` made it.
+        tokenizer: the text of `tokenizer.json`, for pretrained encoders.
+    """
+    schema = Schema(tuple(config["labels"]), tuple(config["tags"]))
+    if config["kind"] == _PRETRAINED:
+        tuning = PretrainedOptions(**config["options"])
+        encoder = encoder_from(config["encoder"])
+        limit = min(tuning.max_pieces, encoder.config.max_position_embeddings)
+        encoding = Subwords(Tokenizer.from_str(tokenizer or ""), max_pieces=limit, pad=encoder.config.pad_token_id or 0)
+        return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
+    options_class, backbone_class = _FROM_SCRATCH[config["kind"]]
+    options = options_class(**config["options"])
+    words = HashedWords(options.buckets, options.hashes, options.max_words, split_marks=not schema.tags)
+    return NLUModel(backbone_class(options, words), words, schema, config)
+
+
+def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    known = tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for name in given:
+        if name not in known:
+            raise ArgumentError("options", f"among {', '.join(known)}", name)
+    return kind(**given)
+
+
+@contextmanager
+def _seeded(streams: Streams) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(streams.key("init"))
+        yield

@@ -1,0 +1,66 @@
+"""Trained models as folders: `model.safetensors`, `config.json`, and `tokenizer.json` where there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trustnlp import files
+from trustnlp.data.encoding import Subwords
+from trustnlp.errors import ModelError
+from trustnlp.models.build import rebuild
+from trustnlp.models.heads import NLUModel
+
+FORMAT = "trustnlp model 1"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+
+def save(model: NLUModel, folder: str | Path) -> None:
+    """Writes the model. `config.json` comes last and names the weights' hash, so a torn folder never loads."""
+    folder = Path(folder)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with files.whole(folder / WEIGHTS) as part:
+        save_file(tensors, part)
+    if isinstance(model.encoding, Subwords):
+        files.write_text(folder / TOKENIZER, model.encoding.to_json())
+    files.write_json(
+        folder / CONFIG, {"format": FORMAT, "weights_sha256": files.sha256(folder / WEIGHTS), **model.config}
+    )
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether `save` wrote the folder."""
+    try:
+        return bool(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def load(folder: str | Path) -> NLUModel:
+    """The model that `save` wrote, bit for bit, in evaluation mode and on the CPU.
+
+    Raises:
+        ModelError: the folder was not written by `save`, is not whole, or is damaged.
+    """
+    folder = Path(folder)
+    if not is_ours(folder):
+        raise ModelError(
+            f"{str(folder)!r} has no {CONFIG} of a trustnlp model", "give a folder written by trustnlp, or train one"
+        )
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    del config["format"]
+    try:
+        if files.sha256(folder / WEIGHTS) != config.pop("weights_sha256"):
+            raise ModelError(f"{str(folder / WEIGHTS)!r} does not belong to its {CONFIG}", "train and save it again")
+        tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8") if config["kind"] == "pretrained" else None
+        with torch.random.fork_rng(devices=[]):
+            model = rebuild(config, tokenizer)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{str(folder)!r} cannot be loaded ({error})", "train and save it again") from error
+    return model.eval()

@@ -1,0 +1,125 @@
+"""From hidden states to answers: joint intent and slot labelling, text classification, tagging.
+
+Shape legend: B batch, T words, D width, K labels, S slot tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trustnlp.data.corpus import Example
+from trustnlp.data.encoding import NO_TARGET, Encoding, Schema
+from trustnlp.errors import ModelError
+from trustnlp.models.encoded import Split
+from trustnlp.models.protocol import Batch
+
+
+class Hidden(NamedTuple):
+    """What a backbone makes of a batch: `words` (B, T, D) and `text` (B, D)."""
+
+    words: Tensor
+    text: Tensor
+
+
+class Backbone(nn.Module):
+    """A module that reads inputs into `Hidden` of `width`; no layer of it may mix the examples of a batch."""
+
+    width: int
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states; what stands at padding is never read."""
+        hidden: Hidden = super().__call__(inputs)
+        return hidden
+
+
+class LabelModel(nn.Module):
+    """A model that answers labels, tags or both; its loss is their cross-entropy.
+
+    Args:
+        encoding: text to the model's inputs.
+        schema: what it answers.
+    """
+
+    def __init__(self, encoding: Encoding, schema: Schema) -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.schema = schema
+
+    def encode(self, examples: Sequence[Example], for_training: bool = False) -> Split:
+        """The examples, ready for `loss`.
+
+        Raises:
+            ModelError: `for_training`, and an example has no target or one the model cannot answer.
+        """
+        inputs = self.encoding.encode([example.text for example in examples])
+        return Split(examples, inputs, self.schema, for_training=for_training)
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(B,) cross-entropy of the label plus the mean over words of the tags' cross-entropy, in nats."""
+        return cross_entropies(self.logits(batch), batch.targets)
+
+
+class NLUModel(LabelModel):
+    """A backbone with a label head, a tag head or both, as the schema says.
+
+    The tag head reads each word beside its whole text, as which slots occur depends on the intent.
+
+    Args:
+        backbone: the module that reads.
+        encoding: text to the backbone's inputs.
+        schema: the labels and tags it answers; at least one of them not empty.
+        config: all that is needed to build the same model again, JSON-able.
+
+    Raises:
+        ModelError: a schema without labels and without tags.
+    """
+
+    def __init__(self, backbone: Backbone, encoding: Encoding, schema: Schema, config: Mapping[str, Any]) -> None:
+        super().__init__(encoding, schema)
+        if not (schema.labels or schema.tags):
+            raise ModelError("the corpus has neither labels nor tags to learn", "give it a label column")
+        self.backbone = backbone
+        self.config = config
+        self.label_head = nn.Linear(backbone.width, len(schema.labels)) if schema.labels else None
+        self.tag_head = nn.Linear(2 * backbone.width, len(schema.tags)) if schema.tags else None
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
+        hidden = self.backbone(batch.inputs)
+        scores = {}
+        if self.label_head is not None:
+            scores["label"] = self.label_head(hidden.text)
+        if self.tag_head is not None:
+            text = hidden.text[:, None].expand_as(hidden.words)
+            scores["tags"] = self.tag_head(torch.cat([hidden.words, text], -1))
+        return scores
+
+
+def cross_entropies(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+    """(B,) sum over `label` and `tags` of the cross-entropy, each a mean over its targets, in nats.
+
+    Training scores in float32. Without gradients scores are float64, since attacks rank by losses that float32
+    rounds to 0.
+    """
+    return torch.stack([_cross_entropy(logits[name], targets[name]) for name in logits]).sum(0)
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    logits = logits.float() if torch.is_grad_enabled() else logits.double()
+    losses = F.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=NO_TARGET, reduction="none")
+    known = (target != NO_TARGET).reshape(len(target), -1)
+    return losses.reshape(known.shape).sum(1) / known.sum(1).clamp(min=1)
+
+
+def word_mask(lengths: Tensor, width: int) -> Tensor:
+    """(B, width) true for the first `lengths` (B,) positions."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
