@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Which corpora can be read, and whether one is usable.", no_args_is_help=True)
 
-_COLOURS = {"built in": "green", "present": "green", "incomplete": "red", "absent": "dim"}
 _SHOWN = 8
 
 
@@ -26,12 +25,10 @@ def list_corpora() -> None:
     """Shows the corpora that can be named: task, size, terms, and whether they are there."""
     from trustnlp.data import registry
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading, right in (("Name", False), ("Task", False), ("Texts", True), ("Terms", False), ("Here", False)):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    table.add_row(
-        registry.SYNTHETIC, registry.Task.SLOTS, "any", "Apache-2.0, made by seed", _state(registry.SYNTHETIC)
-    )
+        table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    table.add_row(registry.SYNTHETIC, registry.Task.SLOTS, "any", "Apache-2.0", _state(registry.SYNTHETIC))
     for record in registry.RECORDS.values():
         sizes = " / ".join(f"{size:,}" for size in record.sizes.values())
         table.add_row(record.name, record.task, sizes, record.licence, _state(record.name))
@@ -149,9 +146,11 @@ def _state(name: str) -> str:
     from trustnlp.data import registry
 
     status = registry.status(name)
-    size = f", {status.bytes / 1e6:.1f} MB" if status.state is registry.State.PRESENT else ""
-    lacking = f", {len(status.missing)} files missing" if status.state is registry.State.INCOMPLETE else ""
-    return f"[{_COLOURS[status.state]}]{status.state}{size}{lacking}[/]"
+    if status.state is registry.State.PRESENT:
+        return f"[green]yes[/], {status.bytes / 1e6:.1f} MB"
+    if status.state is registry.State.INCOMPLETE:
+        return f"[red]{len(status.missing)} files missing[/]"
+    return "[green]built in[/]" if status.state is registry.State.BUILT_IN else "[dim]no[/]"
 
 
 def _refuse(what: str, error: TrustnlpError) -> None:

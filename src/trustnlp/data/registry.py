@@ -150,7 +150,7 @@ RECORDS: Mapping[str, Record] = {
             "jsonl",
             ((None, "reviews.jsonl"),),
             {"all": 10_254},
-            "none stated (research use)",
+            "none (research use)",
             "McAuley et al. 2015, Image-based recommendations on styles and substitutes, arXiv:1506.04757",
             "https://jmcauley.ucsd.edu/data/amazon (5-core Musical Instruments), as JSON lines of text, label (stars), "
             "hashed user and time",
@@ -161,7 +161,7 @@ RECORDS: Mapping[str, Record] = {
             "csv",
             _splits("train.tsv", "dev.tsv", "test.tsv"),
             _sizes(6_920, 872, 1_821),
-            "none stated (research use)",
+            "none (research use)",
             "Socher et al. 2013, Recursive deep models for semantic compositionality over a sentiment treebank",
             "https://github.com/clairett/pytorch-sentiment-classification, folder data/SST2",
             Options({"text": 0, "label": 1}, {"0": "negative", "1": "positive"}),
