@@ -243,8 +243,8 @@ Encoding = HashedWords | Subwords
 class Targets:
     """What a model of this schema should answer; NO_TARGET where nothing is known or the schema lacks the name.
 
-    `complete` (N,) tells for which examples every gold name is in the schema and within the words seen: only
-    their losses mean anything.
+    `complete` (N,) tells which examples have every gold answer that the schema asks for: only their losses mean
+    anything.
     """
 
     def __init__(self, schema: Schema, examples: Sequence[Example], words: np.ndarray) -> None:
@@ -258,11 +258,9 @@ class Targets:
             for example, seen in zip(examples, words, strict=True)
         ]
         self._tags = Ragged(rows, np.int64)
-        self.complete = np.array([self._knows(example, label_ids, tag_ids) for example in examples], dtype=bool)
-
-    def _knows(self, example: Example, labels: Mapping[str, int], tags: Mapping[str, int]) -> bool:
-        label_known = not self._has_labels or example.label is None or example.label in labels
-        return label_known and (not self._has_tags or all(tag in tags for tag in example.tags or ()))
+        label_known = [not label_ids or example.label in label_ids for example in examples]
+        tags_known = [not tag_ids or set(example.tags or [None]) <= tag_ids.keys() for example in examples]
+        self.complete = np.array(label_known, dtype=bool) & np.array(tags_known, dtype=bool)
 
     def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """`label` (B,) and `tags` (B, T), each only where the schema has such names."""

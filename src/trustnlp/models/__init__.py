@@ -1,1 +1,50 @@
-"""Models that give one loss per example, the one loop that trains them, and what they answer."""
+"""Models that give one loss per example, the one loop that trains them, and what they answer.
+
+Names are loaded when they are first used: the contracts in `protocol` must not cost the import of everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trustnlp.models.builder import build as build
+    from trustnlp.models.checkpoint import load as load
+    from trustnlp.models.checkpoint import save as save
+    from trustnlp.models.evaluation import Predictions as Predictions
+    from trustnlp.models.evaluation import evaluate as evaluate
+    from trustnlp.models.evaluation import losses as losses
+    from trustnlp.models.evaluation import predict as predict
+    from trustnlp.models.existing import load_checkpoint as load_checkpoint
+    from trustnlp.models.heads import LabelModel as LabelModel
+    from trustnlp.models.heads import NLUModel as NLUModel
+    from trustnlp.models.training import History as History
+    from trustnlp.models.training import PlainStep as PlainStep
+    from trustnlp.models.training import ShuffledBatches as ShuffledBatches
+    from trustnlp.models.training import fit as fit
+
+_HOMES = {
+    "History": "training",
+    "LabelModel": "heads",
+    "NLUModel": "heads",
+    "PlainStep": "training",
+    "Predictions": "evaluation",
+    "ShuffledBatches": "training",
+    "build": "builder",
+    "evaluate": "evaluation",
+    "fit": "training",
+    "load": "checkpoint",
+    "load_checkpoint": "existing",
+    "losses": "evaluation",
+    "predict": "evaluation",
+    "save": "checkpoint",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 (a list of the table's names)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

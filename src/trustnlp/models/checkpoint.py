@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from trustnlp import files
 from trustnlp.data.encoding import Subwords
 from trustnlp.errors import ModelError
-from trustnlp.models.build import rebuild
+from trustnlp.models.builder import rebuild
 from trustnlp.models.heads import NLUModel
 
 FORMAT = "trustnlp model 1"

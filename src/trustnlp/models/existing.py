@@ -30,7 +30,7 @@ from trustnlp.errors import ModelError
 from trustnlp.models import checkpoint
 from trustnlp.models.encoded import Split
 from trustnlp.models.heads import LabelModel, cross_entropies, word_mask
-from trustnlp.models.pretrained import open_config, open_subwords, open_weights
+from trustnlp.models.pretrained import open_config, open_subwords, open_weights, pad_of
 from trustnlp.models.protocol import Batch
 from trustnlp.models.transformer import at_words
 
@@ -159,8 +159,7 @@ def _whole(source: str | Path, auto: Any) -> PreTrainedModel:
             "give the whole checkpoint; weights drawn at random would make every figure meaningless",
         )
     if model.config.pad_token_id is None:
-        # Classifiers on decoders look for the last piece that is not padding; batches are padded with this id.
-        model.config.pad_token_id = model.config.eos_token_id
+        model.config.pad_token_id = pad_of(model.config)  # classifiers on decoders look for the last real piece
     return model
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from trustnlp.data.encoding import Subwords
 from trustnlp.errors import MissingExtraError, ModelError
@@ -48,7 +51,7 @@ def open_config(source: str | Path) -> PretrainedConfig:
         raise _unusable(source, error) from error
 
 
-def open_weights(source: str | Path, auto_class: Any, **options: Any) -> tuple[PreTrainedModel, set[str]]:
+def open_weights(source: str | Path, auto_class: Any) -> tuple[PreTrainedModel, set[str]]:
     """The model at `source` in float32, and the names of weights that `source` lacks (drawn at random instead).
 
     Raises:
@@ -56,9 +59,10 @@ def open_weights(source: str | Path, auto_class: Any, **options: Any) -> tuple[P
     """
     open_config(source)
     try:
-        model, info = auto_class.from_pretrained(
-            _place(source), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_SAFE, **options
-        )
+        with _quiet():
+            model, info = auto_class.from_pretrained(
+                _place(source), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_SAFE
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise _unusable(source, error) from error
     lacking = {*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", ()))}
@@ -113,9 +117,19 @@ def open_subwords(source: str | Path, config: PretrainedConfig, *, max_pieces: i
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer) or backend.get_vocab_size() == 0:
         raise ModelError(f"{str(source)!r} has no fast tokenizer (tokenizer.json)", "save one beside the model")
+    if backend.get_vocab_size() > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer of {str(source)!r} knows {backend.get_vocab_size()} pieces, its model {config.vocab_size}",
+            "save the tokenizer that belongs to the model",
+        )
     limit = min(max_pieces, tokenizer.model_max_length, getattr(config, "max_position_embeddings", max_pieces))
-    pad = config.pad_token_id
-    return Subwords(backend, max_pieces=int(limit), pad=0 if pad is None else pad)
+    return Subwords(backend, max_pieces=int(limit), pad=pad_of(config))
+
+
+def pad_of(config: PretrainedConfig) -> int:
+    """The id that fills up: the model's own, or the end's, as classifiers on decoders look for the last real piece."""
+    candidates = (config.pad_token_id, config.eos_token_id)
+    return next((i for i in candidates if isinstance(i, int) and 0 <= i < config.vocab_size), 0)
 
 
 def _is_path(source: str | Path) -> bool:
@@ -151,3 +165,17 @@ def _unusable(source: str | Path, error: Exception, mend: str = "") -> ModelErro
         f"{str(source)!r} cannot be opened as a model: {kind}: {reason[0] if reason else type(error).__name__}",
         mend or "give 'bilstm', 'transformer', 'minilm', a folder that save_pretrained wrote, or a hub name",
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Transformers' own bars and reports: which weights are missing is told by our errors."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, PreTrainedModel
 
 from trustnlp import checks
 from trustnlp.data.encoding import HashedWords
 from trustnlp.models.heads import Backbone, Hidden, word_mask
 from trustnlp.models.words import WordVectors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Transformer(Backbone):
     """BERT's encoder over word vectors with learned positions; a text is the mean of its words."""
 
     def __init__(self, options: TransformerOptions, encoding: HashedWords) -> None:
+        from transformers import BertConfig, BertModel
+
         super().__init__()
         width = options.width - options.char_filters
         self.words = WordVectors(encoding, width, options.char_width, options.char_filters, options.word_dropout)

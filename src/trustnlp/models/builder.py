@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tokenizers import Tokenizer
 
 from trustnlp.data.corpus import Corpus
 from trustnlp.data.encoding import HashedWords, Schema, Subwords
 from trustnlp.errors import ArgumentError
 from trustnlp.models.bilstm import BiLSTM, BiLSTMOptions
 from trustnlp.models.heads import NLUModel
-from trustnlp.models.pretrained import config_dict, encoder_from, minilm, open_encoder, open_subwords
 from trustnlp.models.transformer import PretrainedEncoder, Transformer, TransformerOptions
 from trustnlp.randomness import Streams
 
@@ -59,12 +57,19 @@ def build(model: str | Path, corpus: Corpus, *, streams: Streams, **options: Any
         if model in _FROM_SCRATCH:
             chosen: Any = _options(_FROM_SCRATCH[str(model)][0], options)
             return rebuild({"kind": model, "options": asdict(chosen), **named})
-        source = minilm() if model == "minilm" else model
-        tuning = _options(PretrainedOptions, options)
-        encoder = open_encoder(source)
-        encoding = open_subwords(source, encoder.config, max_pieces=tuning.max_pieces)
-        config = {"kind": _PRETRAINED, "options": asdict(tuning), **named, "encoder": config_dict(encoder.config)}
-        return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
+        return _fine_tuned(model, schema, _options(PretrainedOptions, options), named)
+
+
+def _fine_tuned(source: str | Path, schema: Schema, tuning: PretrainedOptions, named: Mapping[str, Any]) -> NLUModel:
+    from trustnlp.models import pretrained
+
+    source = pretrained.minilm() if source == "minilm" else source
+    encoder = pretrained.open_encoder(source)
+    encoding = pretrained.open_subwords(source, encoder.config, max_pieces=tuning.max_pieces)
+    # The limit that was found becomes the option, so that a saved model cuts where this one does.
+    options = asdict(replace(tuning, max_pieces=encoding.max_pieces))
+    config = {"kind": _PRETRAINED, "options": options, **named, "encoder": pretrained.config_dict(encoder.config)}
+    return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
 
 
 def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel:
@@ -76,10 +81,14 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel
     """
     schema = Schema(tuple(config["labels"]), tuple(config["tags"]))
     if config["kind"] == _PRETRAINED:
+        from tokenizers import Tokenizer
+
+        from trustnlp.models.pretrained import encoder_from, pad_of
+
         tuning = PretrainedOptions(**config["options"])
         encoder = encoder_from(config["encoder"])
-        limit = min(tuning.max_pieces, encoder.config.max_position_embeddings)
-        encoding = Subwords(Tokenizer.from_str(tokenizer or ""), max_pieces=limit, pad=encoder.config.pad_token_id or 0)
+        pieces = Tokenizer.from_str(tokenizer or "")
+        encoding = Subwords(pieces, max_pieces=tuning.max_pieces, pad=pad_of(encoder.config))
         return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
     options_class, backbone_class = _FROM_SCRATCH[config["kind"]]
     options = options_class(**config["options"])
