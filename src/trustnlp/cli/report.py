@@ -16,4 +16,4 @@ def report(
     from trustnlp.results import Results
 
     for run in runs:
-        typer.echo(write(run, Results.load(run)))
+        typer.echo(write(run if run.is_dir() else run.parent, Results.load(run)))

@@ -215,6 +215,7 @@ REGIMES = {
 # Detail of a finding -> its name for the reader; the order is the order of the rows.
 DETAILS = {
     "statement": "The guarantee in full",
+    "attack_ceiling": "No attack at all can recognise more than",
     "target": "Promised",
     "delta": "Delta (chance that the promise fails)",
     "unit": "Protects",
@@ -226,7 +227,8 @@ DETAILS = {
     "accountant": "Accounting method",
     "minimum_detectable_effect": "Smallest effect this test could see",
     "margin": "Margin of the verdict",
-    "reason": "Reason",
+    "reason": "Why there is no verdict",
+    "notes": "Notes",
 }
 
 MARKS = {Tone.GOOD: "✓", Tone.BAD: "✕", Tone.UNKNOWN: "?", Tone.NEUTRAL: "–"}

@@ -130,7 +130,7 @@ def _groups(findings: Sequence[Finding]) -> Iterator[Figure]:
         measured = sorted((row for row in rows if row.value is not None), key=lambda row: row.value or 0)
         seen = f"From {_named(measured[0])} to {_named(measured[-1])}." if measured else "No group could be measured."
         alternative = plots.Alternative(f"groups-{place}", f"{measure} by group, model “{finding.regime}”", seen)
-        records = _records(finding.details.get("groups"), ())
+        records = _group_records(finding)
         counts = [_cell(record.get("n")) for record in records]
         table = tuple(
             (row.label, _percent(row.value), f"{_percent(row.low)} to {_percent(row.high)}", n)
@@ -144,14 +144,20 @@ def _groups(findings: Sequence[Finding]) -> Iterator[Figure]:
         yield Figure(title, svg, caption, ("group", measure, "interval", "n"), table)
 
 
+def _group_records(finding: Finding) -> list[Mapping[str, Any]]:
+    """The groups that were compared, then those too small to be."""
+    records = [record for key in ("groups", "not_compared") for record in _records(finding.details.get(key), ())]
+    return [record for record in records if "group" in record]
+
+
 def _group_dots(finding: Finding) -> tuple[str, list[plots.Dot]]:
-    records = _records(finding.details.get("groups"), ())
+    records = _group_records(finding)
     key = "f1" if any("f1" in record for record in records) else "error"
     numbers = [
         {name: record[name] for name in (key, "low", "high") if _is_number(record.get(name))} for record in records
     ]
     rows = [
-        plots.Dot(str(record.get("group", "–")), number.get(key), number.get("low"), number.get("high"))
+        plots.Dot(str(record["group"]), number.get(key), number.get("low"), number.get("high"))
         for record, number in zip(records, numbers, strict=True)
     ]
     return ("Slot F1" if key == "f1" else "Error rate"), rows

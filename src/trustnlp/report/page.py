@@ -6,6 +6,7 @@ escaped; the same results give the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -60,7 +61,7 @@ def render(results: Results) -> str:
         summary=sections.summary(results),
         answers=sections.answers(results),
         sections=sections.sections(results),
-        record=list(_record(results.run)),
+        record=list(_record(_without_seed(results))),
         history=_history(results.run),
         glossary=GLOSSARY,
         limits=LIMITS,
@@ -93,6 +94,15 @@ def _day(created: Any) -> str:
         return "" if created is None else str(created)
     zone = moment.tzname() or ""
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}, {moment:%H:%M} {zone}".strip()
+
+
+def _without_seed(results: Results) -> Mapping[str, Any]:
+    """The run record; after private training without its seed, from which the noise could be computed again."""
+    if not any(finding.id == "epsilon" for finding in results):
+        return results.run
+    kept = "not shown: whoever knows it can compute the noise again and undo the protection (it is in results.json)"
+    hidden = {"seed": kept, "command": re.sub(r"(--seed[= ]+)\S+", r"\1…", str(results.run.get("command", "")))}
+    return {key: hidden.get(key, value) for key, value in results.run.items()}
 
 
 def _record(run: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -55,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a card: its name and a text for every model."""
+    """One row of a card: its name and a text for every finding."""
 
     name: str
     texts: tuple[str, ...]
@@ -63,16 +63,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Card:
-    """One figure explained: the findings of one id, side by side.
+    """One figure explained: the findings of one id, one for every model that has it, side by side.
 
     `means` and `good` are empty where the card before has said the same (of another attack, for instance).
     """
 
     id: str
     title: str
-    columns: tuple[str, ...]
-    findings: tuple[Finding | None, ...]
+    findings: tuple[Finding, ...]
     lines: tuple[Line, ...]
+    more: tuple[Line, ...]
     means: str
     good: str
     source: str
@@ -181,46 +181,34 @@ def _without_repeats(cards: Sequence[Card]) -> Iterator[Card]:
 
 
 def _card(id: str, own: Sequence[Finding], every: Sequence[str]) -> Card:
-    by_regime = {finding.regime: finding for finding in own}
-    columns = [ALL] if ALL in by_regime else []
-    columns += [regime for regime in every if regime in by_regime or ALL not in by_regime]
-    found = tuple(by_regime.get(regime) for regime in columns)
+    found = sorted(own, key=lambda finding: [ALL, *every].index(finding.regime))
     lines = [
-        Line("In words", tuple(sentence(f) if f else "Not measured." for f in found)),
-        Line("How sure we are", tuple(certainty(f) if f else "" for f in found)),
+        Line("In words", tuple(sentence(finding) for finding in found)),
+        Line("How sure we are", tuple(certainty(finding) for finding in found)),
     ]
-    for key in _detail_keys(own):
-        lines.append(Line(_detail_name(key), tuple(_detail(f, key) if f else "" for f in found)))
+    keys = dict.fromkeys(key for f in found for key in f.details if any(_detail(other, key) for other in found))
+    lines += [_detail_line(key, found) for key in DETAILS if key in keys]
+    more = tuple(_detail_line(key, found) for key in keys if key not in DETAILS)
     entry: Explanation | None = explain(id)
     means = entry.means if entry else "A figure that this version of the report has no explanation for."
     sources = dict.fromkeys(finding.source for finding in own if finding.source)
-    return Card(id, own[0].title, tuple(columns), found, tuple(lines), means, good(own[0]), "; ".join(sources))
+    return Card(id, own[0].title, tuple(found), tuple(lines), more, means, good(own[0]), "; ".join(sources))
 
 
-def _detail_keys(own: Sequence[Finding]) -> list[str]:
-    """The details shown as rows: named ones in the table's order, `attack_ceiling`, then other plain values."""
-    present = dict.fromkeys(key for finding in own for key, value in finding.details.items() if _is_plain(key, value))
-    known = [key for key in DETAILS if key in present]
-    return known + [key for key in present if key not in DETAILS]
-
-
-def _is_plain(key: str, value: Any) -> bool:
-    return isinstance(value, str | int | float | bool) or (key == "attack_ceiling" and isinstance(value, Mapping))
-
-
-def _detail_name(key: str) -> str:
-    if key == "attack_ceiling":
-        return "No attack at all can recognise more than"
-    return DETAILS.get(key) or key.replace("_", " ").capitalize()
+def _detail_line(key: str, found: Sequence[Finding]) -> Line:
+    name = DETAILS.get(key) or key.replace("_", " ").capitalize()
+    return Line(name, tuple(_detail(finding, key) for finding in found))
 
 
 def _detail(finding: Finding, key: str) -> str:
+    """A detail as text; empty where there is none, or where it is a structure that plots and tables show."""
     value = finding.details.get(key)
     if key == "attack_ceiling" and isinstance(value, Mapping):
         return ", ".join(f"{_share(rate)} at {_share(at)} false alarms" for at, rate in value.items())
     if key in {"minimum_detectable_effect", "margin", "target"} and isinstance(value, int | float):
         return figure(finding, value)
-    return plain(value)
+    texts = isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)
+    return plain(value) if texts or isinstance(value, str | int | float) else ""
 
 
 def _share(value: Any) -> str:
@@ -231,7 +219,7 @@ def _share(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A JSON value as a reader wants it: grouped digits, no binary-looking fractions, lists by commas."""
+    """A JSON value as a reader wants it: grouped digits, no binary-looking fractions, lists by semicolons."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -241,5 +229,5 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return re.sub(r"e([+-])0+", r"e\1", f"{value:.4g}")
     if isinstance(value, list | tuple):
-        return ", ".join(plain(entry) for entry in value)
+        return "; ".join(plain(entry) for entry in value)
     return str(value)

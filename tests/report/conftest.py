@@ -1,9 +1,12 @@
-"""A run as `assess` records one, with realistic figures: the material of the report's and the gate's tests."""
+"""A run as `assess` records one, with realistic figures: the material of this folder's tests."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from trustnlp.results import Direction, Finding, Results, Verdict
 
@@ -68,17 +71,23 @@ def fairness(regime: str, errors: dict[str, tuple[float, int]], verdict: Verdict
     slots = [
         {"group": name, "n": n, "f1": 1 - 1.4 * rate, **ends(1 - 1.4 * rate, n)} for name, (rate, n) in errors.items()
     ]
+    small = {
+        "not_compared": [{"group": "islands", "n": 9}],
+        "notes": ["gap by region: insufficient evidence for 'islands' (n=9)"],
+        "protected_group": "region",
+    }
     gap = max(rate for rate, _ in errors.values()) - min(rate for rate, _ in errors.values())
     common: dict[str, Any] = {"regime": regime, "direction": Direction.LOWER, "ideal": 0.0}
     return [
         Finding(
             "label-error-gap", "Gap in error rate between groups", gap, max(gap - 0.04, 0), gap + 0.04, n=700,
-            verdict=verdict, details={"groups": groups, "minimum_detectable_effect": 0.031, "margin": 0.05}, **common,
+            verdict=verdict,
+            details={"groups": groups, **small, "minimum_detectable_effect": 0.031, "margin": 0.05}, **common,
         ),
         Finding(
             "slot-f1-gap", "Gap in slot F1 between groups", 1.4 * gap, max(1.4 * gap - 0.06, 0), 1.4 * gap + 0.06,
             n=700, verdict=Verdict.INSUFFICIENT_EVIDENCE,
-            details={"groups": slots, "minimum_detectable_effect": 0.064, "margin": 0.05}, **common,
+            details={"groups": slots, **small, "minimum_detectable_effect": 0.064, "margin": 0.05}, **common,
         ),
         Finding(
             "counterfactual-flip-rate", "Answers that change with the speaker's group", **share(0.021, 512),
@@ -129,14 +138,35 @@ RUN: dict[str, Any] = {
     "regimes": {
         name: {
             "model": "bilstm",
-            "history": [{"epoch": epoch, "loss": 2.2 * 0.7**epoch, "accuracy": 1 - 0.6**epoch} for epoch in range(1, 9)],
+            "history": [{"epoch": epoch, "loss": 2.2 * 0.7**epoch} for epoch in range(1, 9)],
         }
         for name in ("plain", "private")
     },
 }  # fmt: skip
 
 
-def typical(**run: Any) -> Results:
+@pytest.fixture
+def results() -> Results:
+    return typical()
+
+
+@pytest.fixture
+def with_region() -> Callable[[str], Results]:
+    """The same run with a group, a regime, a corpus and a title of a given name."""
+    return named
+
+
+def named(name: str) -> Results:
+    findings = fairness(name, {name: (0.12, 40), "south": (0.05, 231)}, Verdict.DISPARITY)
+    odd = Finding("some-new-figure", name, 0.4, 0.3, 0.5, n=7, regime=name, source=name, details={"note": name})
+    corpus = {**RUN["corpus"], "name": name, "notes": [name]}
+    regimes = {name: {"model": name, "history": [{"epoch": 1, name: name}]}}
+    findings += [*membership(name, "loss", 0.3, True), *canaries(name, True), *utility(name, 0.9, 0.8), odd]
+    findings += [*utility("other", 0.8, 0.7)]
+    return Results({**RUN, "corpus": corpus, "regimes": regimes, name: name, "command": name}, tuple(findings))
+
+
+def typical() -> Results:
     """Two regimes: plain leaks and memorises, private does not and costs accuracy; one group is small."""
     plain = {"north": (0.121, 23), "south": (0.052, 231), "east": (0.061, 240), "west": (0.055, 206)}
     private = {"north": (0.174, 23), "south": (0.083, 231), "east": (0.104, 240), "west": (0.098, 206)}
@@ -157,4 +187,4 @@ def typical(**run: Any) -> Results:
         *fairness("plain", plain, Verdict.FAIR_WITHIN_MARGIN),
         *fairness("private", private, Verdict.DISPARITY),
     ]  # fmt: skip
-    return Results({**RUN, **run}, tuple(findings))
+    return Results(RUN, tuple(findings))

@@ -1,0 +1,87 @@
+import re
+from typing import Any
+
+import pytest
+
+from trustnlp.report import figures
+from trustnlp.results import Finding, Results, Verdict
+
+DAMAGED: list[Any] = [
+    None, "text", 7, [], {}, [1, 2], {"fpr": [0, 1]}, {"fpr": [0, 1], "tpr": [0]}, {"fpr": "ab", "tpr": "ab"},
+    {"fpr": [0, float("nan")], "tpr": [0, 1]}, {"fpr": [0, 2], "tpr": [0, 1]},
+    [{"repetitions": "x", "exposure": 1}], [None],
+]  # fmt: skip
+
+
+def own(results: Results, *prefixes: str) -> list[Finding]:
+    return [finding for finding in results if finding.id.startswith(prefixes)]
+
+
+def test_a_roc_for_every_model_with_its_figures_as_a_table(results: Results) -> None:
+    made = figures.of("membership", own(results, "membership"))
+    assert [figure.title for figure in made] == ["plain", "private"]
+    plain = made[0]
+    assert plain.header == ("false alarms", "by loss", "by reference model")
+    # the fixture's curve is tpr = fpr ** (1 / (1 + strength)), strength 0.7 and 1.6
+    assert plain.rows[1][0] == "1.0%"
+    assert [float(text.rstrip("%")) for text in plain.rows[1][1:]] == pytest.approx(
+        [100 * 0.01 ** (1 / 1.7), 100 * 0.01 ** (1 / 2.6)], rel=0.05
+    )
+
+
+def test_the_table_reads_a_step_curve_from_the_left() -> None:
+    curve = {"fpr": [0.0, 0.02, 1.0], "tpr": [0.3, 0.6, 1.0]}
+    (figure,) = figures.of("membership", [Finding("membership-loss-auc", "AUC", 0.7, details={"roc": curve})])
+    assert figure.title == "all models"
+    assert [row[1] for row in figure.rows] == ["30.0%", "30.0%", "60.0%", "60.0%"]
+
+
+def test_exposure_has_a_dot_for_every_canary(results: Results) -> None:
+    plain, private = figures.of("secrets", own(results, "canary"))
+    assert len(plain.rows) == len(private.rows) == 12
+    assert plain.rows[-1] == ("64", "1", "13.3", "10,000")
+    assert "13.3 is a secret read out exactly" in plain.svg
+
+
+def test_groups_that_are_too_small_are_shown_as_such(results: Results) -> None:
+    made = figures.of("fairness", own(results, "label-error-gap"))
+    assert [figure.title for figure in made] == ["plain", "private"]
+    assert made[0].rows[-1] == ("islands", "–", "– to –", "9")
+    assert "too little data" in made[0].svg
+    assert "From 5.2% for “south” to 12.1% for “north”." in made[0].svg
+
+
+def test_the_groups_of_one_finding_share_an_axis(results: Results) -> None:
+    one, other = figures.of("fairness", own(results, "label-error-gap"))
+    ticks = [re.findall(r">(\d+%)</text>", figure.svg) for figure in (one, other)]
+    assert ticks[0] == ticks[1] != []
+
+
+def test_models_are_compared_only_where_there_are_two(results: Results) -> None:
+    assert [figure.title for figure in figures.of("utility", own(results, "label-accuracy", "slot-f1"))][:1] == [
+        "Label accuracy"
+    ]
+    assert figures.of("utility", [results.get("label-accuracy", "plain")]) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=repr)
+def test_details_of_another_shape_leave_the_plot_out(damage: Any) -> None:
+    attack = Finding("membership-loss-auc", "AUC", 0.6, details={"roc": damage})
+    canary = Finding("canary-exposure", "Exposure", 2.0, unit="bits", details={"canaries": damage})
+    gap = Finding("label-error-gap", "Gap", 0.1, details={"groups": damage})
+    assert figures.of("membership", [attack]) == []
+    assert figures.of("secrets", [canary]) == []
+    assert figures.of("fairness", [gap]) == []
+
+
+def test_a_question_without_plots_has_none(results: Results) -> None:
+    assert figures.of("budget", own(results, "epsilon")) == []
+
+
+def test_an_unmeasured_figure_beside_measured_ones() -> None:
+    findings = [
+        *(Finding("slot-f1", "F1", value, regime=str(value)) for value in (0.5, 0.7)),
+        Finding("slot-f1", "F1", None, verdict=Verdict.INSUFFICIENT_EVIDENCE, regime="none"),
+    ]
+    (figure,) = figures.of("utility", findings)
+    assert figure.rows[-1] == ("none", "–", "–", "–")
