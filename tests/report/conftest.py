@@ -145,12 +145,12 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results() -> Results:
     return typical()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_region() -> Callable[[str], Results]:
     """The same run with a group, a regime, a corpus and a title of a given name."""
     return named

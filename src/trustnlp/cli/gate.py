@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,21 +39,25 @@ def gate(
     else:
         from rich.console import Console
 
-        Console().print(_table(outcome))
+        # A build log has no width of its own; a table squeezed into 80 columns is hard to read there.
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(outcome))
         typer.echo(outcome.conclusion())
     raise typer.Exit(outcome.status)
 
 
 def _table(outcome: GateReport) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("finding", "regime", "measured", "interval", "limit", "state", "why")
+    table = Table("finding", "measured", "limit", "state", "why", box=SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].overflow = "fold"  # a name cut short could be another's
     for row in outcome.rows:
         finding = row.finding
-        measured = (finding.figure(finding.value), finding.interval() or "–") if finding else ("–", "–")
+        measured = f"{finding.figure(finding.value)}\n{finding.interval()}".strip() if finding else "–"
         name, regime = (finding.id, finding.regime) if finding else (row.rule.finding, row.rule.regime)
         state = Text(row.state.value, style=_COLOURS[row.state])
         # Text, never a string: rich would read markup into what a file says.
-        table.add_row(*map(Text, (name, regime or "–", *measured, row.rule.limit())), state, Text(row.rule.why))
+        texts = map(Text, (f"{name}\n{regime}".strip(), measured, row.limit()))
+        table.add_row(*texts, state, Text(row.rule.why))
     return table

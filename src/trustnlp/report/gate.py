@@ -63,14 +63,6 @@ class Rule(BaseModel):
             raise ValueError("floor must not lie above ceiling")
         return self
 
-    def limit(self) -> str:
-        """The limits in words."""
-        bounds = [
-            f"≤ {self.ceiling:g}" if self.ceiling is not None else "",
-            f"≥ {self.floor:g}" if self.floor is not None else "",
-        ]
-        return " and ".join(filter(None, bounds))
-
     def matches(self, finding: Finding) -> bool:
         """Whether this rule is about `finding`."""
         return fnmatchcase(finding.id, self.finding) and fnmatchcase(finding.regime, self.regime)
@@ -138,6 +130,12 @@ class Row:
     rule: Rule
     finding: Finding | None
     state: State
+
+    def limit(self) -> str:
+        """The limits in words, in the finding's unit."""
+        limits = {"≤": self.rule.ceiling, "≥": self.rule.floor}
+        shown = self.finding.figure if self.finding else "{:g}".format
+        return " and ".join(f"{sign} {shown(limit)}" for sign, limit in limits.items() if limit is not None)
 
     def record(self) -> dict[str, object]:
         """The row as JSON values."""
