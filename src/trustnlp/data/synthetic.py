@@ -233,7 +233,7 @@ def _label(intent: str, words: Sequence[Word], group: str, luck: float, settings
 
 def _uniforms(generator: np.random.Generator) -> Iterator[float]:
     while True:
-        yield from generator.random(1 << 14).tolist()  # in blocks: a scalar draw costs 50 times more
+        yield from generator.random(1 << 14).tolist()  # in blocks: scalar draws are several times slower
 
 
 class _Wording:
