@@ -95,12 +95,12 @@ class _Tally:
 
 def _read(what: str | Path, limit: int, streams: Streams, named: Mapping[str, Column], skip_empty: bool) -> Corpus:
     name, record, layout = _located(what)
-    options = record.options if record else Options()
     _check_columns(layout, named)
     tally = _Tally()
-    options = replace(options, columns={**options.columns, **named})
-    if skip_empty or (record and record.skip_empty):
-        options = replace(options, on_empty=tally.count_empty)
+    given = record.options if record else Options()
+    leave_out = skip_empty or (record is not None and record.skip_empty)
+    on_empty = tally.count_empty if leave_out else given.on_empty
+    options = replace(given, columns={**given.columns, **named}, on_empty=on_empty)
     kept, count = reservoir.sample(_placed(layout, options, tally), limit, streams.numpy("reservoir"))
     splits, notes = _split(kept, streams)
     if count > limit:
