@@ -32,7 +32,7 @@ _FINE, _COARSE, _LOUD = 1e-4, 1e-3, 0.5
 # What pessimistic rounding may add to a PLD epsilon: at most 0.0085 was seen up to 30,000 steps.
 _SLACK = 0.02
 _LEAST_NOISE, _MOST_NOISE = 0.1, 2.0**14
-_POINTS = 512
+_POINTS = 128
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,10 @@ def per_example_clipped_sum(
         value = loss(data.batch([int(index)]).to(tensors[0].device)).sum()
         reached, gradient = _gradient(value, tensors, sums)
         norm = float(get_total_norm(gradient))
-        _refuse_unbounded(float(value), norm)
+        _refuse_unbounded(value.item(), norm)
         torch._foreach_add_(reached, gradient, alpha=clip_norm / max(norm, clip_norm))
         norms.append(norm)
-        losses.append(float(value))
+        losses.append(value.item())
     mean_loss = sum(losses) / len(losses) if losses else math.nan
     return ClippedSum(dict(zip(parameters, sums, strict=True)), torch.tensor(norms), mean_loss)
 

@@ -59,7 +59,7 @@ class Statement:
                 f"q = {plan.sample_rate:.6g}; {plan.steps} steps. The number of examples is taken to be public.",
                 f"Mechanism: gradients clipped to L2 norm {plan.clip_norm:g} each, summed, plus Gaussian noise of "
                 f"sigma = {plan.noise_multiplier:.6g} times that norm, divided by the constant {plan.expected_batch}.",
-                f"Accountant: {plan.accountant.upper()}, rounded up; the cross-check by RDP gives {self.epsilon_rdp:.4g}.",
+                f"Accountant: {plan.accountant.upper()}, rounded up; cross-check by RDP: {self.epsilon_rdp:.4g}.",
                 f"Attack ceiling: no membership attack has a true positive rate above {ceilings} false positive rate "
                 "(from the whole privacy curve of the PLD).",
                 "Noise: pseudo-random and computed from the run's seed, in floating point. Whoever knows the seed can "

@@ -1,0 +1,344 @@
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from small_text import Tagger, Texts, flat, trainable
+from torch import nn
+
+from trustnlp.dp import Ledger, PoissonSampler, PrivacyPlan, engine, per_example_clipped_sum
+from trustnlp.dp.noise import GaussianNoise
+from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.models.protocol import Draw
+from trustnlp.models.training import ShuffledBatches, fit
+from trustnlp.randomness import Streams
+
+STREAMS = Streams(5)
+TEXTS = Texts.random(20)
+PLAN = PrivacyPlan(examples=20, expected_batch=4, steps=15, noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)
+
+
+class Noiseless:
+    """For tests alone: in the place of an engine's noise."""
+
+    def add_(self, tensors, block):
+        pass
+
+
+def prepared(plan=PLAN, model=None, rate=0.1, noiseless=False, optimizer=torch.optim.SGD, **options):
+    model = model or Tagger()
+    step = plan.step(model, optimizer(model.parameters(), lr=rate), streams=STREAMS, **options)
+    if noiseless:
+        step._noise = Noiseless()
+    return model, step
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def update(plan=PLAN, texts=TEXTS, **options):
+    """Minus the update of one step of SGD at rate 1 (the first draw that is not empty)."""
+    model, step = prepared(plan, rate=1.0, **options)
+    before = weights(model)
+    step(texts, plan.sampler(STREAMS).draw(0))
+    return before - weights(model)
+
+
+def trained(plan=PLAN, streams=STREAMS, texts=TEXTS, **options):
+    model, step = prepared(plan, **options)
+    losses = [step(texts, draw) for draw in plan.sampler(streams)]
+    return weights(model), losses, step
+
+
+class TestPrivateStep:
+    def test_one_step_is_clipped_sum_plus_noise_over_the_constant(self):
+        model, draw = Tagger(), PLAN.sampler(STREAMS).draw(0)
+        clipped = per_example_clipped_sum(model, model.loss, TEXTS, draw.indices, trainable(model), 0.5)
+        noise = GaussianNoise(0.5, STREAMS.child(f"dp/{PLAN.digest()}"))
+        noise.add_(clipped.gradients, 0)
+        assert len(draw.indices) != PLAN.expected_batch
+        assert torch.allclose(update(), flat(clipped.gradients) / 4, atol=1e-12)
+
+    def test_same_seed_same_bits_and_another_seed_others(self):
+        assert torch.equal(trained()[0], trained()[0])
+        other = PLAN.step(model := Tagger(), torch.optim.SGD(model.parameters(), 0.1), streams=Streams(6))
+        for draw in PLAN.sampler(Streams(6)):
+            other(TEXTS, draw)
+        assert not torch.allclose(weights(model), trained()[0])
+
+    def test_the_ledger_is_spent_before_anything_else_happens(self):
+        seen = []
+
+        def spy(*args):
+            seen.append(step.ledger.spent)
+            raise KeyboardInterrupt
+
+        model, step = prepared(clipped_sum=spy)
+        before = weights(model)
+        with pytest.raises(KeyboardInterrupt):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert seen == [1]
+        assert step.ledger.spent == step.resume_at(0) == 1
+        assert torch.equal(weights(model), before)
+
+    def test_an_empty_draw_is_a_step_of_noise_alone(self):
+        plan = replace(PLAN, expected_batch=1, steps=60)
+        empty = next(draw for draw in plan.sampler(STREAMS) if not len(draw.indices))
+        model, step = prepared(plan, rate=1.0)
+        for number in range(empty.step):
+            step(TEXTS, plan.sampler(STREAMS).draw(number))
+        before = weights(model)
+        assert math.isnan(step(TEXTS, empty))
+        noise = GaussianNoise(0.5, STREAMS.child(f"dp/{plan.digest()}"))
+        expected = {name: torch.zeros_like(parameter) for name, parameter in trainable(model).items()}
+        noise.add_(expected, empty.step)
+        assert torch.allclose(before - weights(model), flat(expected), atol=1e-12)
+        assert step.ledger.spent == empty.step + 1
+
+    def test_after_all_steps_epsilon_is_the_plans_and_no_step_is_left(self):
+        step = trained()[2]
+        assert step.ledger.spent_epsilon() == PLAN.epsilon()
+        with pytest.raises(GuaranteeError):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(14))
+
+    def test_plans_do_not_share_noise(self):
+        two = [update(replace(PLAN, delta=delta), TEXTS) for delta in (1e-3, 1e-4)]
+        assert not torch.allclose(*two)
+
+    def test_gradients_are_gone_after_the_step(self):
+        model, step = prepared()
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_it_learns_when_the_budget_is_wide(self):
+        texts = Texts.random(60)
+        texts = replace(texts, labels=tuple(row[-1] % 3 for row in texts.ids))
+        plan = PrivacyPlan(60, 20, 50, 0.3, 1e-3, clip_norm=1.0)
+        _, step = prepared(plan, Tagger(width=6), rate=0.1, optimizer=torch.optim.Adam)
+        losses = [step(texts, draw) for draw in plan.sampler(STREAMS)]
+        assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+    def test_a_schedule_scales_the_learning_rate(self):
+        model, step = prepared(rate=1.0, schedule=lambda number: 0.0 if number == 0 else 0.25)
+        before = weights(model)
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert torch.equal(weights(model), before)  # a warm-up from 0 is no failure
+        step(TEXTS, PLAN.sampler(STREAMS).draw(1))
+        assert step._optimizer.param_groups[0]["lr"] == 0.25
+        assert not torch.equal(weights(model), before)
+
+
+class TestRefusals:
+    def test_draws_of_other_samplers(self):
+        _, step = prepared()
+        for sampler in (
+            ShuffledBatches(20, 4, 3, STREAMS),
+            PoissonSampler(20, 5, 15, STREAMS),
+            PoissonSampler(20, 4, 16, STREAMS),
+            None,
+        ):
+            draw = sampler.draw(0) if sampler else Draw(0, np.array([1]), "by hand")
+            with pytest.raises(GuaranteeError, match="not from this plan's sampler"):
+                step(TEXTS, draw)
+        assert step.ledger.spent == 0
+
+    def test_draws_that_were_tampered_with(self):
+        _, step = prepared()
+        draw = PLAN.sampler(STREAMS).draw(0)
+        with pytest.raises(GuaranteeError, match="not those that its sampler drew"):
+            step(TEXTS, replace(draw, indices=draw.indices[:-1]))
+
+    def test_draws_out_of_turn(self):
+        _, step = prepared()
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        for number in (0, 2):
+            with pytest.raises(GuaranteeError, match="1 is next"):
+                step(TEXTS, PLAN.sampler(STREAMS).draw(number))
+
+    def test_data_of_another_size(self):
+        _, step = prepared()
+        with pytest.raises(GuaranteeError, match="20 examples, the data has 21"):
+            step(Texts.random(21), PLAN.sampler(STREAMS).draw(0))
+
+    def test_a_ledger_of_another_plan(self):
+        with pytest.raises(GuaranteeError, match="another plan"):
+            prepared(ledger=Ledger.in_memory(replace(PLAN, steps=16)))
+
+    def test_mixing_layers(self):
+        model = Tagger()
+        model.norm = nn.BatchNorm1d(3)
+        with pytest.raises(GuaranteeError, match="BatchNorm1d"):
+            prepared(model=model)
+
+    def test_mixing_models_before_anything_is_spent(self):
+        class Leaking(Tagger):
+            def mix(self, pooled):
+                return pooled - pooled.mean(0)
+
+        _, step = prepared(model=Leaking())
+        with pytest.raises(GuaranteeError, match="other examples"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert step.ledger.spent == 0
+
+    def test_models_without_a_loss(self):
+        with pytest.raises(ArgumentError, match="loss"):
+            prepared(model=nn.Linear(2, 2))
+
+    def test_a_foreign_optimizer(self):
+        model = Tagger()
+        with pytest.raises(GuaranteeError, match="optimizer"):
+            PLAN.step(model, torch.optim.SGD(Tagger().parameters(), 0.1), streams=STREAMS)
+
+    def test_weights_changed_between_steps(self):
+        model, step = prepared()
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        model.loss(TEXTS.batch([0])).sum().backward()
+        optimizer.step()
+        with pytest.raises(GuaranteeError, match="weights were changed"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(1))
+
+    def test_parameters_added_to_the_optimizer_later(self):
+        model = Tagger()
+        model.head.requires_grad_(False)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+        step = PLAN.step(model, optimizer, streams=STREAMS)
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        model.head.requires_grad_(True)
+        optimizer.add_param_group({"params": list(model.head.parameters())})
+        with pytest.raises(GuaranteeError, match="holds 2 parameters"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(1))
+
+    def test_epsilon_spent_for_nothing(self):
+        _, step = prepared(rate=0.0)
+        with pytest.raises(GuaranteeError, match="no parameter moved"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+
+    def test_a_checkpoint_ahead_of_the_ledger(self):
+        _, step = prepared()
+        with pytest.raises(GuaranteeError, match="after 3 steps, but the ledger knows of 0"):
+            step.resume_at(3)
+
+
+class TestResume:
+    def test_a_run_goes_on_where_the_ledger_stands_with_the_optimizers_moments(self, tmp_path):
+        whole = trained(optimizer=torch.optim.Adam)[0]
+        path = tmp_path / "ledger.jsonl"
+        model, step = prepared(ledger=Ledger.open(path, PLAN), optimizer=torch.optim.Adam)
+        for number in range(6):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(number))
+        saved = model.state_dict(), step.state()
+        again, resumed = prepared(model=Tagger(seed=9), ledger=Ledger.open(path, PLAN), optimizer=torch.optim.Adam)
+        again.load_state_dict(saved[0])
+        resumed.restore(saved[1])
+        for number in range(resumed.resume_at(6), 15):
+            resumed(TEXTS, PLAN.sampler(STREAMS).draw(number))
+        assert torch.equal(weights(again), whole)
+        assert Ledger.read(path).spent == 15
+
+    def test_steps_lost_by_a_crash_are_skipped_and_their_noise_is_not_used_again(self, tmp_path, monkeypatch):
+        blocks = []
+        add = GaussianNoise.add_
+        monkeypatch.setattr(GaussianNoise, "add_", lambda self, t, block: (blocks.append(block), add(self, t, block)))
+        path = tmp_path / "ledger.jsonl"
+
+        def run(until):
+            model, step = prepared(ledger=Ledger.open(path, PLAN))
+            evaluations = iter(range(100))
+
+            def evaluate():
+                if next(evaluations) + 1 == until:
+                    raise RuntimeError("crash")
+                return {}
+
+            fit(model, TEXTS, PLAN.sampler(STREAMS), step, streams=STREAMS, folder=tmp_path, evaluate=evaluate)
+
+        with pytest.raises(RuntimeError, match="crash"):
+            run(until=2)  # the checkpoint is of step 5, the ledger of step 10
+        run(until=None)
+        assert blocks == list(range(15))
+        assert Ledger.read(path).spent_epsilon() == PLAN.epsilon()
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The same example 20 times."""
+
+    def __len__(self):
+        return 20
+
+    def batch(self, indices):
+        return TEXTS.batch([0] * len(indices))
+
+
+def unclipped(model, loss, data, indices, parameters, clip_norm):
+    return per_example_clipped_sum(model, loss, data, indices, parameters, 1e9)
+
+
+def averaged_over_the_draw(*args):
+    found = per_example_clipped_sum(*args)
+    factor = PLAN.expected_batch / max(1, len(found.norms))
+    return replace(found, gradients={name: part * factor for name, part in found.gradients.items()})
+
+
+class Replayed(GaussianNoise):
+    def add_(self, tensors, block):
+        self._next = 0
+        super().add_(tensors, 0)
+
+
+class TooQuiet(GaussianNoise):
+    def __init__(self, std, streams):
+        super().__init__(std / math.sqrt(PLAN.expected_batch), streams)
+
+
+class TestFindingPrivateBugs:
+    """What every private step must do, and bugs planted one by one, each of which breaks one of these rules."""
+
+    @staticmethod
+    def is_proportional_to_a_small_clip_norm(**options):
+        sizes = [float(update(replace(PLAN, clip_norm=c), noiseless=True, **options).norm()) for c in (1e-5, 2e-5)]
+        return math.isclose(sizes[1], 2 * sizes[0], rel_tol=1e-4)
+
+    @staticmethod
+    def is_proportional_to_the_drawn_size(**options):
+        """B copies of one example move the model by B C / L, whatever B is."""
+        plan, fits = replace(PLAN, clip_norm=1e-5), []
+        for streams in map(Streams, range(5)):
+            model, step = prepared(plan, rate=1.0, noiseless=True, **options)
+            draw, before = plan.sampler(streams).draw(0), weights(model)
+            step(Repeated(), draw)
+            fits.append(math.isclose((before - weights(model)).norm(), len(draw.indices) * 1e-5 / 4, rel_tol=1e-4))
+        return all(fits)
+
+    @staticmethod
+    def is_fresh_noise_of_the_planned_size():
+        """With gradients of 0, updates are the noise alone: of deviation sigma C / L, uncorrelated between steps."""
+        model, step = prepared(model=Tagger(width=16), rate=1.0)
+        step._loss = lambda batch: 0 * model.loss(batch)
+        updates = []
+        for draw in PLAN.sampler(STREAMS):
+            before = weights(model)
+            step(TEXTS, draw)
+            updates.append((before - weights(model)).numpy())
+        noise = np.array(updates)
+        correlations = np.corrcoef(noise)[np.triu_indices(len(noise), 1)]
+        return abs(noise.std() / (0.5 / 4) - 1) < 4 / math.sqrt(2 * noise.size) and abs(correlations).max() < 0.15
+
+    def test_the_engine_keeps_all_rules(self):
+        assert self.is_proportional_to_a_small_clip_norm()
+        assert self.is_proportional_to_the_drawn_size()
+        assert self.is_fresh_noise_of_the_planned_size()
+
+    def test_missing_clipping_is_caught(self):
+        assert not self.is_proportional_to_a_small_clip_norm(clipped_sum=unclipped)
+
+    def test_a_normaliser_from_the_draw_is_caught(self):
+        assert not self.is_proportional_to_the_drawn_size(clipped_sum=averaged_over_the_draw)
+
+    @pytest.mark.parametrize("bug", [Replayed, TooQuiet])
+    def test_noise_replayed_or_too_quiet_is_caught(self, bug, monkeypatch):
+        monkeypatch.setattr(engine, "GaussianNoise", bug)
+        assert not self.is_fresh_noise_of_the_planned_size()

@@ -1,0 +1,195 @@
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from small_text import Tagger, Texts
+from torch import nn
+
+from trustnlp.dp import validation
+from trustnlp.errors import ArgumentError, GuaranteeError
+
+TEXTS = Texts.random(6)
+
+
+def probe(model, texts=TEXTS, loss=None):
+    validation.check_independence(model, loss or model.loss, texts, seed=0)
+
+
+class TestTrainableParameters:
+    def test_frozen_ones_are_left_out(self):
+        model = Tagger()
+        model.embedding.requires_grad_(False)
+        names = list(validation.trainable_parameters(model))
+        assert "embedding.weight" not in names
+        assert "head.bias" in names
+
+    def test_none_is_refused(self):
+        with pytest.raises(GuaranteeError, match="no trainable"):
+            validation.trainable_parameters(Tagger().requires_grad_(False))
+
+    def test_parameters_without_shape_are_refused(self):
+        with pytest.raises(GuaranteeError, match="without a shape"):
+            validation.trainable_parameters(nn.LazyLinear(3))
+
+
+class TestRefuseMixingLayers:
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            nn.BatchNorm1d(3),
+            nn.BatchNorm2d(3),
+            nn.SyncBatchNorm(3),
+            nn.LazyBatchNorm1d(),
+            nn.InstanceNorm1d(3, track_running_stats=True),
+        ],
+    )
+    def test_the_layer_and_its_replacement_are_named(self, layer):
+        with pytest.raises(GuaranteeError, match=f"'1.0' \\({type(layer).__name__}\\).*; (replace|set)"):
+            validation.refuse_mixing_layers(nn.Sequential(nn.Linear(2, 3), nn.Sequential(layer)))
+
+    def test_layers_of_one_example_pass(self):
+        validation.refuse_mixing_layers(
+            nn.Sequential(nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.InstanceNorm1d(3), nn.LSTM(3, 3))
+        )
+
+
+class TestCheckOptimizer:
+    model = Tagger()
+    parameters = validation.trainable_parameters(model)
+
+    def test_exactly_the_parameters_pass(self):
+        validation.check_optimizer(torch.optim.SGD(self.model.parameters(), 0.1), self.parameters)
+
+    def test_missing_ones_are_refused(self):
+        with pytest.raises(GuaranteeError, match=r"lacks .*head.weight"):
+            validation.check_optimizer(torch.optim.SGD(self.model.lstm.parameters(), 0.1), self.parameters)
+
+    def test_foreign_ones_are_refused(self):
+        foreign = [*self.model.parameters(), nn.Parameter(torch.zeros(1))]
+        with pytest.raises(GuaranteeError, match="holds 1 parameters"):
+            validation.check_optimizer(torch.optim.SGD(foreign, 0.1), self.parameters)
+
+
+class MeanOverBatch(Tagger):
+    def mix(self, pooled):
+        return pooled - 0.1 * pooled.mean(0)
+
+
+class OnlyInTraining(Tagger):
+    def mix(self, pooled):
+        return pooled - 0.1 * pooled.mean(0) if self.training else pooled
+
+
+class Detached(Tagger):
+    def mix(self, pooled):
+        return pooled + 0.1 * pooled.detach().amax(0)
+
+
+class Attention(Tagger):
+    """A transposed batch: attention over examples where it should be over words."""
+
+    def mix(self, pooled):
+        return torch.softmax(pooled @ pooled.T, -1) @ pooled
+
+
+class HiddenByZeroHead(OnlyInTraining):
+    """The losses do not show the leak yet, the gradients do."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.head.weight)
+
+
+class Counting(Tagger):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4, dtype=torch.float64))
+
+    def mix(self, pooled):
+        self.mean += pooled.detach().sum(0)
+        return pooled
+
+
+@dataclass(frozen=True)
+class Unmasked:
+    """Batches whose padding is a word like any other, so that the loss depends on the longest neighbour."""
+
+    texts: Texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def batch(self, indices):
+        batch = self.texts.batch(indices)
+        batch.inputs["ids"][batch.inputs["ids"] == 0] = 10
+        return batch
+
+
+class TestCheckIndependence:
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("dropout", [0.0, 0.5])
+    def test_an_honest_model_passes_and_is_left_as_it_was(self, training, dropout):
+        model = Tagger(dropout=dropout).train(training)
+        before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+        probe(model)
+        assert (model.training, model.dropout.p) == (training, dropout)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_an_honest_model_in_single_precision_passes(self):
+        probe(Tagger().float().train())
+
+    @pytest.mark.parametrize("leaking", [MeanOverBatch, OnlyInTraining, Detached, Attention, HiddenByZeroHead])
+    def test_planted_leaks_between_examples_are_found(self, leaking):
+        with pytest.raises(GuaranteeError, match="other examples of its batch"):
+            probe(leaking().train())
+
+    def test_losses_averaged_over_the_batch_are_found(self):
+        model = Tagger()
+        with pytest.raises(GuaranteeError, match="their number"):
+            probe(model, loss=lambda batch: model.loss(batch) / len(batch))
+
+    def test_losses_that_depend_on_padding_are_found(self):
+        with pytest.raises(GuaranteeError, match="padding"):
+            probe(Tagger(), Unmasked(TEXTS))
+
+    def test_running_statistics_are_found(self):
+        with pytest.raises(GuaranteeError, match=r"buffers \(mean\)"):
+            probe(Counting())
+
+    @pytest.mark.parametrize("reduce", [torch.mean, torch.sum, lambda losses: losses[:, None]])
+    def test_a_loss_that_is_not_one_per_example_is_refused(self, reduce):
+        model = Tagger()
+        with pytest.raises(ArgumentError, match="one figure per example"):
+            probe(model, loss=lambda batch: reduce(model.loss(batch)))
+
+    def test_a_loss_that_reaches_no_parameter_is_refused(self):
+        model = Tagger()
+        with pytest.raises(GuaranteeError, match="reaches no trainable"):
+            probe(model, loss=lambda batch: model.loss(batch).detach())
+
+    def test_one_example_alone_has_no_neighbours(self):
+        probe(Tagger(), Texts.random(1))
+
+
+class TestCheckMoved:
+    def test_standing_still_is_refused(self):
+        model = Tagger()
+        parameters = list(model.parameters())
+        before = [parameter.detach().clone() for parameter in parameters]
+        with pytest.raises(GuaranteeError, match="no parameter moved"):
+            validation.check_moved(before, parameters)
+        model.head.bias.data += 1
+        validation.check_moved(before, parameters)
+
+
+class TestFingerprint:
+    def test_writing_and_replacing_change_it(self):
+        one, other = torch.zeros(2), torch.zeros(2)
+        before = validation.fingerprint([one])
+        assert validation.fingerprint([one]) == before
+        assert validation.fingerprint([other]) != before
+        one.add_(1)
+        assert validation.fingerprint([one]) != before
