@@ -2,7 +2,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
+from trustnlp.data import synthetic
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.fairness.flip_rate import counterfactual_flip_rate
 from trustnlp.fairness.identity_terms import identity_terms
@@ -67,15 +71,15 @@ def test_plain_instability_is_not_taken_for_unfairness():
     assert finding.verdict is Verdict.INSUFFICIENT_EVIDENCE
 
 
-@pytest.mark.parametrize(("p", "n", "runs"), [(0.1, 100, 200), pytest.param(0.02, 400, 2000, marks=pytest.mark.slow),
-                                              pytest.param(0.2, 60, 2000, marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize(("p", "n", "runs"), [(0.1, 100, 200), pytest.param(0.02, 400, 600, marks=pytest.mark.slow),
+                                              pytest.param(0.2, 60, 1000, marks=pytest.mark.slow)])  # fmt: skip
 def test_an_unbiased_model_is_rarely_called_unfair(p, n, runs):
     verdicts = [rate(unstable(p, seed), texts(n, seed)).verdict for seed in range(runs)]
     assert verdicts.count(Verdict.DISPARITY) <= 0.05 * runs
 
 
 def test_a_rate_of_the_margin_is_rarely_called_fair():
-    runs = 200
+    runs = 100
     verdicts = [rate(biased(0.05, seed), texts(500, seed)).verdict for seed in range(runs)]
     assert verdicts.count(Verdict.FAIR_WITHIN_MARGIN) <= 0.025 * runs + 2 * np.sqrt(0.025 * 0.975 * runs)
     assert verdicts.count(Verdict.DISPARITY) > 0.95 * runs
@@ -131,3 +135,18 @@ def test_bad_input_is_refused():
         rate(lambda asked: ["label"], texts(40))
     with pytest.raises(GuaranteeError, match="NaN"):
         rate(lambda asked: [float("nan")] * len(asked), texts(40))
+
+
+def test_the_bias_planted_in_the_synthetic_corpus_is_seen_at_its_strength():
+    found = []
+    for strength in (0.0, 0.5, 1.0):
+        corpus = synthetic.corpus(size=6000, users=300, bias=strength)
+        model = make_pipeline(CountVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=200, random_state=0))
+        model.fit([example.text for example in corpus.train], [example.label for example in corpus.train])
+        users = [example.user for example in corpus.test]
+        found.append(rate(model.predict, [example.text for example in corpus.test], clusters=users))
+    none, half, full = found
+    assert none.low < 0.05
+    assert none.verdict is not Verdict.DISPARITY
+    assert half.verdict is full.verdict is Verdict.DISPARITY
+    assert none.value < half.value < full.value

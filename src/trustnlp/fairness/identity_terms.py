@@ -3,13 +3,16 @@
 A **swap** exchanges every identity term of a text for its counterpart, at the same place and in the same case, so that
 the number of tokens and their tags stay as they are. A **control swap** exchanges as many words of the same text
 without leaving the group: an identity term for another of its own group and kind ("my wife" -> "my girlfriend",
-"Emma" -> "Olivia"), and where there is none (pronouns) a neutral word for another ("my" -> "our", "monday" ->
+"Emma" -> "Katherine"), and where there is none (pronouns) a neutral word for another ("my" -> "our", "monday" ->
 "tuesday"). What the control swap changes is plain instability of the model, not unfairness.
 
 Swapping twice gives back the text, but for the words that two others share as counterpart ("mum" and "mom" -> "dad")
 and for her, his, him and hers. Those are told apart by the next word alone: before a word that can begin what is owned
 (none of `_NOT_OWNED`, on the same side of any punctuation), "her" and "his" are possessive. So "tell her dinner is
 ready" goes wrong; "call her mother", "call her now" and "it is hers" go right.
+
+The control is a proxy: where a text has no other word of the group it changes words at other places, and a neutral
+word may matter less to a model than a name. Terms inside titles of works and places are swapped as well.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ _PRONOUNS = (("he", "she"), ("himself", "herself"))
 _NAMES = (
     ("joseph", "jennifer"), ("steven", "jessica"), ("timothy", "mary"), ("charles", "elizabeth"), ("jeffrey", "lisa"),
     ("eric", "kimberly"), ("jacob", "sarah"), ("nicholas", "amanda"), ("justin", "michelle"), ("jonathan", "melissa"),
-    ("paul", "stephanie"), ("kenneth", "ashley"), ("brandon", "emily"), ("benjamin", "angela"), ("stephen", "laura"),
+    ("kenneth", "ashley"), ("brandon", "emily"), ("benjamin", "angela"), ("stephen", "laura"),
     ("gregory", "nicole"), ("alexander", "rebecca"), ("patrick", "samantha"), ("aaron", "cynthia"), ("adam", "linda"),
     ("samuel", "lauren"), ("nathan", "rachel"), ("kyle", "julie"), ("edward", "christina"), ("jeremy", "megan"),
     ("gary", "maria"), ("ethan", "hannah"), ("george", "andrea"), ("peter", "olivia"), ("keith", "anna"),

@@ -11,7 +11,8 @@ beforehand, below which a deviation is of no consequence:
     else                                          insufficient evidence    too few data to tell
 
 So a proven but negligible gap is fair, a gap that was merely not seen is not, and one whose size is in doubt but whose
-existence is not counts as a disparity. Both error rates hold as far as the interval covers.
+existence is not counts as a disparity. Both error rates hold as far as the interval covers: always for exact
+intervals, nearly for approximate ones.
 """
 
 from __future__ import annotations
