@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -63,7 +64,7 @@ def open_weights(source: str | Path, auto_class: Any) -> tuple[PreTrainedModel, 
             model, info = auto_class.from_pretrained(
                 _place(source), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_SAFE
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(source, error) from error
     lacking = {*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", ()))}
     return model.eval(), lacking
@@ -115,8 +116,12 @@ def open_subwords(source: str | Path, config: PretrainedConfig, *, max_pieces: i
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unusable(source, error, "save its tokenizer beside it with tokenizer.save_pretrained") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer) or backend.get_vocab_size() == 0:
-        raise ModelError(f"{str(source)!r} has no fast tokenizer (tokenizer.json)", "save one beside the model")
+    # Where the files are missing, Transformers makes a tokenizer that knows its special pieces only.
+    if not isinstance(backend, Tokenizer) or backend.get_vocab_size() <= len(tokenizer.all_special_tokens):
+        raise ModelError(
+            f"{str(source)!r} has no fast tokenizer (tokenizer.json)",
+            "save its tokenizer beside it with tokenizer.save_pretrained",
+        )
     if backend.get_vocab_size() > config.vocab_size:
         raise ModelError(
             f"the tokenizer of {str(source)!r} knows {backend.get_vocab_size()} pieces, its model {config.vocab_size}",

@@ -15,7 +15,6 @@ from trustnlp import files
 from trustnlp.errors import RunError
 
 _NOTE = "trustnlp"
-_TENSOR = "tensor:"
 
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -40,29 +39,31 @@ def load_state(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as source:
             tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118 (not a dictionary)
             note = (source.metadata() or {})[_NOTE]
-    except (SafetensorError, KeyError, OSError) as error:
+        state: dict[str, Any] = _lower(json.loads(note), tensors)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise RunError(f"{path} cannot be read as a checkpoint ({error})", "delete it to begin again") from error
-    state: dict[str, Any] = _lower(json.loads(note), tensors)
     return state
 
 
 def _lift(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """`value` with every tensor replaced by its name, and moved to `tensors`."""
+    """`value` as JSON, tensors moved to `tensors`. Containers and tensors become `[kind, content]`: unmistakable."""
     if isinstance(value, torch.Tensor):
-        tensors[place] = value.detach().cpu().contiguous().clone()  # tied weights share memory, which is refused
-        return _TENSOR + place
+        name = f"{len(tensors)}{place}"
+        tensors[name] = value.detach().cpu().contiguous().clone()  # tied weights share memory, which is refused
+        return ["tensor", name]
     if isinstance(value, Mapping):
-        return {key: _lift(item, f"{place}/{key}", tensors) for key, item in value.items()}
+        return ["dict", {key: _lift(item, f"{place}/{key}", tensors) for key, item in value.items()}]
     if isinstance(value, list | tuple):
-        return [_lift(item, f"{place}/{i}", tensors) for i, item in enumerate(value)]
+        return ["list", [_lift(item, f"{place}/{i}", tensors) for i, item in enumerate(value)]]
     return value
 
 
 def _lower(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(value, str) and value.startswith(_TENSOR):
-        return tensors[value.removeprefix(_TENSOR)]
-    if isinstance(value, dict):
-        return {key: _lower(item, tensors) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_lower(item, tensors) for item in value]
-    return value
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _lower(item, tensors) for key, item in content.items()}
+    return [_lower(item, tensors) for item in content]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trustnlp import checks
 from trustnlp.data.encoding import HashedWords
+from trustnlp.errors import ArgumentError
 from trustnlp.models.heads import Backbone, Hidden, word_mask
 from trustnlp.models.words import WordVectors
 
@@ -50,9 +51,8 @@ class TransformerOptions:
             checks.at_least(name, getattr(self, name), 1)
         checks.at_least("char_filters", self.char_filters, 0)
         checks.at_least("width", self.width, self.char_filters + 1)
-        checks.one_of(
-            "width", self.width, range(self.heads, self.width + self.heads, self.heads), "it is shared by the heads"
-        )
+        if self.width % self.heads:
+            raise ArgumentError("width", f"a multiple of 'heads' ({self.heads})", self.width)
         checks.within("dropout", self.dropout, 0, 1)
         checks.within("word_dropout", self.word_dropout, 0, 1)
 
