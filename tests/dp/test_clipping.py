@@ -115,6 +115,12 @@ class TestPerExampleClippedSum:
         assert torch.allclose(found.gradients["embedding.weight"], weight.grad)
         assert float(found.norms[0]) == pytest.approx(float(weight.grad.norm()))
 
+    def test_embeddings_are_left_as_they_were(self):
+        model = Tagger()
+        with pytest.raises(GuaranteeError):
+            clipped(model, Texts.random(1), [0], 1.0, loss=lambda batch: model.loss(batch) * math.nan)
+        assert model.embedding.sparse is False
+
     def test_sparse_embeddings_give_dense_sums(self):
         dense, sparse, texts = Tagger(), Tagger(), Texts.random(4)
         sparse.embedding.sparse = True

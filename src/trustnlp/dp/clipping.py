@@ -10,7 +10,8 @@ Guarantee of every such function: adding or removing one example moves the joint
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,7 +60,7 @@ class ClippedSumFunction(Protocol):
 
 
 def per_example_clipped_sum(
-    model: nn.Module,  # noqa: ARG001 - faster functions hook into it
+    model: nn.Module,
     loss: LossFunction,
     data: Encoded,
     indices: np.ndarray,
@@ -85,23 +86,43 @@ def per_example_clipped_sum(
     tensors = list(parameters.values())
     sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in tensors]
     norms, losses = [], []
-    for index in indices:
-        value = loss(data.batch([int(index)]).to(tensors[0].device)).sum()
-        reached, gradient = _gradient(value, tensors, sums)
-        norm = float(get_total_norm(gradient))
-        _refuse_unbounded(value.item(), norm)
-        torch._foreach_add_(reached, gradient, alpha=clip_norm / max(norm, clip_norm))
-        norms.append(norm)
-        losses.append(value.item())
+    with _sparse_embeddings(model):
+        for index in indices:
+            value = loss(data.batch([int(index)]).to(tensors[0].device)).sum()
+            reached = _gradient(value, tensors, sums)
+            norm = _norm([part for _, part in reached])
+            _refuse_unbounded(value.item(), norm)
+            for total, part in reached:
+                total.add_(part, alpha=clip_norm / max(norm, clip_norm))
+            norms.append(norm)
+            losses.append(value.item())
     mean_loss = sum(losses) / len(losses) if losses else math.nan
     return ClippedSum(dict(zip(parameters, sums, strict=True)), torch.tensor(norms), mean_loss)
 
 
-def _gradient(loss: Tensor, parameters: list[nn.Parameter], sums: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The gradients of the parameters that `loss` reaches, dense and in the precision of their sums, and these sums."""
+def _gradient(loss: Tensor, parameters: list[nn.Parameter], sums: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """For each parameter that `loss` reaches its sum and its gradient, in the precision of the sum."""
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = [(total, part) for total, part in zip(sums, gradients, strict=True) if part is not None]
-    return [total for total, _ in pairs], [part.to_dense().to(total.dtype) for total, part in pairs]
+    pairs = [(total, part.to(total.dtype)) for total, part in zip(sums, gradients, strict=True) if part is not None]
+    return [(total, part.coalesce() if part.is_sparse else part) for total, part in pairs]
+
+
+def _norm(gradient: list[Tensor]) -> float:
+    """The joint L2 norm; rows that a sparse gradient leaves out are 0."""
+    return float(get_total_norm([part.values() if part.is_sparse else part for part in gradient]))
+
+
+@contextmanager
+def _sparse_embeddings(model: nn.Module) -> Iterator[None]:
+    """Embeddings with sparse gradients: a dense one is as large as the vocabulary, for every single example."""
+    dense = [m for m in model.modules() if isinstance(m, nn.Embedding) and not (m.sparse or m.scale_grad_by_freq)]
+    try:
+        for module in dense:
+            module.sparse = True
+        yield
+    finally:
+        for module in dense:
+            module.sparse = False
 
 
 def _refuse_unbounded(loss: float, norm: float) -> None:
