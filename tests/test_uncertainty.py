@@ -260,6 +260,36 @@ def test_clusters_that_break_independence_are_refused():
         uncertainty.bootstrap(mean, first, generator=generator, clusters=["a", "a", "a"])
 
 
+# Means of bounded values
+
+
+@pytest.mark.parametrize("n", [1, 3, 20, 200])
+@pytest.mark.parametrize("truth", [0.02, 0.2, 0.5])
+def test_the_mean_of_bounded_values_covers_even_where_they_are_all_or_nothing(n, truth):
+    counts = np.arange(n + 1)
+    rows = [np.repeat([1.0, 0.0], [k, n - k]) * 4 - 2 for k in counts]
+    covered = [4 * truth - 2 in uncertainty.bounded_mean(row, -2, 2) for row in rows]
+    assert stats.binom.pmf(counts, n, truth)[covered].sum() >= 0.95
+
+
+def test_the_ends_of_a_bounded_mean_solve_hoeffdings_inequality():
+    found = uncertainty.bounded_mean([0.1, 0.3, 0.2, 0.4], 0, 1)
+    for end in (found.low, found.high):
+        divergence = 0.25 * np.log(0.25 / end) + 0.75 * np.log(0.75 / (1 - end))
+        assert 2 * np.exp(-4 * divergence) == pytest.approx(0.05)
+    assert uncertainty.bounded_mean([1, 1, 1, 1, 1, 1], 0, 1).low == pytest.approx(0.025 ** (1 / 6))
+    assert uncertainty.bounded_mean([0, 0], 0, 1).low == 0
+    assert uncertainty.bounded_mean([1, 1], 0, 1).high == 1
+
+
+def test_values_out_of_bounds_are_refused():
+    for values, lowest, highest in [([], 0, 1), ([1.5], 0, 1), ([-0.1], 0, 1), ([0.5], 1, 0), ([[0.5]], 0, 1)]:
+        with pytest.raises(ArgumentError, match="values"):
+            uncertainty.bounded_mean(values, lowest, highest)
+    with pytest.raises(GuaranteeError, match="NaN"):
+        uncertainty.bounded_mean([0.5, float("nan")], 0, 1)
+
+
 # Many figures at once
 
 

@@ -1,12 +1,13 @@
 """Intervals, tests and their corrections, over SciPy: what a figure may claim from the data it rests on.
 
-    a share                      proportion                      exact (Clopper-Pearson)
-    a gap between two shares     difference_of_proportions       hybrid score (Newcombe)
-    a share of dependent parts   ratio                           score on the effective sample size (Korn-Graubard)
-    a gap between any two        difference                      from their intervals (MOVER)
-    any other statistic          bootstrap                       BCa, rows or whole clusters resampled
-    what n could have shown      minimum_detectable_difference   two-sample z test
-    many figures at once         holm, bonferroni                family-wise error
+    a share                       proportion                      exact (Clopper-Pearson)
+    a gap between two shares      difference_of_proportions       hybrid score (Newcombe)
+    a share of dependent parts    ratio                           score on the effective sample size (Korn-Graubard)
+    a gap between any two         difference                      from their intervals (MOVER)
+    a mean of few bounded values  bounded_mean                    Hoeffding-Chernoff, whatever their shape
+    any other statistic           bootstrap                       BCa, rows or whole clusters resampled
+    what n could have shown       minimum_detectable_difference   two-sample z test
+    many figures at once          holm, bonferroni                family-wise error
 
 Every function raises on empty, NaN or impossible input: an interval is right or absent.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from trustnlp import checks
 from trustnlp.errors import ArgumentError, GuaranteeError
@@ -241,6 +242,40 @@ def bootstrap(
     low, high = np.quantile(copies, levels)
     # A strongly biased statistic can lie outside its BCa interval; widening to it only adds coverage.
     return Interval(float(min(low, estimate)), float(max(high, estimate)), level)
+
+
+def bounded_mean(values: ArrayLike, lowest: float, highest: float, level: float = 0.95) -> Interval:
+    """The interval of a mean of independent values in [lowest, highest]: coverage is at least `level` at every n.
+
+    For values too few or too lumpy to bootstrap; wide, as it assumes nothing of their shape. They need not even have
+    one distribution: the interval is then of the mean of their means.
+
+    Raises:
+        ArgumentError: no value, not one-dimensional, a value outside the range, lowest >= highest.
+        GuaranteeError: a value is NaN or infinite.
+
+    Source: Hoeffding 1963, JASA 58:13-30, theorem 1, inequality (2.1), at (1 - level) / 2 on either side.
+    """
+    checks.inside("level", level, 0, 1)
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0:
+        raise ArgumentError("values", "a non-empty list of numbers", f"shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise GuaranteeError(f"{int((~np.isfinite(array)).sum())} of {len(array)} values are NaN or infinite")
+    if not lowest < highest or array.min() < lowest or array.max() > highest:
+        raise ArgumentError("values", f"in [{lowest:g}, {highest:g}]", [array.min(), array.max()])
+    mean, width = float(array.mean()), highest - lowest
+    share = min(max((mean - lowest) / width, 0.0), 1.0)
+    limit = np.log(2 / (1 - level)) / array.size
+
+    def excess(truth: float) -> float:
+        return float(special.rel_entr(share, truth) + special.rel_entr(1 - share, 1 - truth) - limit)
+
+    edge = 1e-12
+    low = optimize.brentq(excess, edge, share) if share > edge and excess(edge) > 0 else 0.0
+    high = optimize.brentq(excess, share, 1 - edge) if share < 1 - edge and excess(1 - edge) > 0 else 1.0
+    # Rounding may put the mean of equal values a last digit outside.
+    return Interval(min(lowest + low * width, mean), max(lowest + high * width, mean), level)
 
 
 def holm(p_values: ArrayLike) -> Array:

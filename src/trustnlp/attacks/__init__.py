@@ -1,1 +1,10 @@
-"""Attacks on trained models: what a model reveals of the texts it was trained on, with error bars."""
+"""Attacks: what a trained model reveals of its texts, with error bars. They take losses or texts, never a model.
+
+blind       are members and non-members told apart without any model?
+membership  does the model tell its training texts from others?
+exposure    does the model know a secret that was planted in its training texts?
+"""
+
+from trustnlp.attacks import blind, exposure, membership
+
+__all__ = ["blind", "exposure", "membership"]
