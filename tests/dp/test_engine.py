@@ -182,6 +182,17 @@ class TestRefusals:
             step(TEXTS, PLAN.sampler(STREAMS).draw(0))
         assert step.ledger.spent == 0
 
+    def test_models_that_mix_in_the_other_mode(self):
+        class OnlyInTraining(Tagger):
+            def mix(self, pooled):
+                return pooled - pooled.mean(0) if self.training else pooled
+
+        model, step = prepared(model=OnlyInTraining().eval())
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        model.train()
+        with pytest.raises(GuaranteeError, match="other examples"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(1))
+
     def test_models_without_a_loss(self):
         with pytest.raises(ArgumentError, match="loss"):
             prepared(model=nn.Linear(2, 2))

@@ -31,6 +31,7 @@ class TestPrivacyPlan:
         assert again == PLAN
         assert again.digest() == PLAN.digest()
         assert replace(PLAN, steps=61).digest() != PLAN.digest()
+        assert replace(PLAN, noise_multiplier=2, clip_norm=1).digest() == PLAN.digest()
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"examples": 3}', '{"surprise": 1}', "3"])
     def test_what_is_no_plan_is_refused(self, text):

@@ -75,7 +75,7 @@ class PrivateStep:
         self._clipped_sum = clipped_sum or per_example_clipped_sum
         self._schedule = schedule
         self._noise = GaussianNoise(plan.noise_multiplier * plan.clip_norm, streams.child(f"dp/{plan.digest()}"))
-        self._probed = False
+        self._probed: set[bool] = set()
         self._moved = False
         self._left: validation.Fingerprint | None = None
         validation.check_optimizer(optimizer, self._parameters)
@@ -133,9 +133,9 @@ class PrivateStep:
                 "the weights were changed since the last private step",
                 "let the private step alone move them: no other optimizer.step, no loading in between",
             )
-        if not self._probed:
+        if self._model.training not in self._probed:  # a layer may mix examples in one mode only
             validation.check_independence(self._model, self._loss, data, self._streams.key("probe"))
-            self._probed = True
+            self._probed.add(self._model.training)
 
     def _move(self, step: int) -> None:
         """The optimizer's step, checked once to move something."""

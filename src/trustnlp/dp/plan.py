@@ -103,6 +103,8 @@ class PrivacyPlan:
         _check_sizes(self.examples, self.expected_batch, self.delta, self.clip_norm)
         checks.at_least("steps", self.steps, 1)
         checks.positive("noise_multiplier", self.noise_multiplier, "train without a plan to train without privacy")
+        for name in ("noise_multiplier", "delta", "clip_norm"):  # 1 and 1.0 are one plan and must have one digest
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @classmethod
     def for_budget(
