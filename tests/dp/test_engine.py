@@ -120,6 +120,12 @@ class TestPrivateStep:
         losses = [step(texts, draw) for draw in plan.sampler(STREAMS)]
         assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
+    def test_without_a_schedule_the_learning_rate_is_left_to_others(self):
+        _, step = prepared(rate=1.0)
+        step._optimizer.param_groups[0]["lr"] = 0.5
+        step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert step._optimizer.param_groups[0]["lr"] == 0.5
+
     def test_a_schedule_scales_the_learning_rate(self):
         model, step = prepared(rate=1.0, schedule=lambda number: 0.0 if number == 0 else 0.25)
         before = weights(model)

@@ -139,9 +139,11 @@ class PrivateStep:
 
     def _move(self, step: int) -> None:
         """The optimizer's step, checked once to move something."""
-        factor = self._schedule(step) if self._schedule else 1.0
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        factor = 1.0
+        if self._schedule is not None:
+            factor = self._schedule(step)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
         watched = not self._moved and factor != 0
         before = [parameter.detach().clone() for parameter in self._parameters.values()] if watched else []
         self._optimizer.step()
