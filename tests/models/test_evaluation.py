@@ -66,6 +66,8 @@ class TestPredict:
         assert np.isnan(found.losses).all()
         with pytest.raises(ModelError, match="no labels to compare"):
             _ = found.correct
+        with pytest.raises(CorpusError, match="no example has a gold answer"):
+            found.figures()
 
     def test_gold_answers_for_some_only_are_refused(self, model):
         with pytest.raises(CorpusError, match="only 1 of 2 examples have a gold answer"):
@@ -81,6 +83,11 @@ class TestPredict:
     def test_figures_are_those_of_the_heads(self, corpus, names):
         one = models.build("transformer", corpus, streams=Streams(0), **SMALL["transformer"])
         assert set(models.evaluate(one, one.encode(corpus.train))) == {"score", "loss"} | names
+
+    @pytest.mark.parametrize("scored", [models.predict, models.losses, models.evaluate])
+    def test_nothing_to_score(self, model, scored):
+        with pytest.raises(ArgumentError, match="'encoded' must be not empty"):
+            scored(model, model.encode([]))
 
     def test_losses_need_a_text_model(self, model):
         with pytest.raises(ArgumentError, match="'model' must be a TextModel"):

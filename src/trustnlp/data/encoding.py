@@ -114,7 +114,7 @@ class HashedWords:
     def words(self, text: str) -> list[str]:
         """The words of `text` that a model sees."""
         found = _WORD_OR_MARK.findall(text) if self.split_marks else text.split()
-        return (found or text.split())[: self.max_words]
+        return found[: self.max_words]
 
     def bucket_ids(self, word: str) -> list[int]:
         """The H buckets of `word`, the same on every machine and in every release."""
@@ -243,8 +243,8 @@ Encoding = HashedWords | Subwords
 class Targets:
     """What a model of this schema should answer; NO_TARGET where nothing is known or the schema lacks the name.
 
-    `complete` (N,) tells which examples have every gold answer that the schema asks for: only their losses mean
-    anything.
+    `complete` (N,) tells which examples have every gold answer that the schema asks for, and words that the model
+    sees: only their losses mean anything.
     """
 
     def __init__(self, schema: Schema, examples: Sequence[Example], words: np.ndarray) -> None:
@@ -260,7 +260,7 @@ class Targets:
         self._tags = Ragged(rows, np.int64)
         label_known = [not label_ids or example.label in label_ids for example in examples]
         tags_known = [not tag_ids or set(example.tags or [None]) <= tag_ids.keys() for example in examples]
-        self.complete = np.array(label_known, dtype=bool) & np.array(tags_known, dtype=bool)
+        self.complete = np.array(label_known, dtype=bool) & np.array(tags_known, dtype=bool) & (words > 0)
 
     def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """`label` (B,) and `tags` (B, T), each only where the schema has such names."""

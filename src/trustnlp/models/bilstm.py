@@ -38,7 +38,7 @@ class BiLSTMOptions:
     char_width: int = 16
     char_filters: int = 48
     hidden: int = 128
-    dropout: float = 0.3
+    dropout: float = 0.4
     word_dropout: float = 0.1
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trustnlp import checks
 from trustnlp.errors import ArgumentError, CorpusError, ModelError
 from trustnlp.models.encoded import Split
 from trustnlp.models.heads import LabelModel, cross_entropies
@@ -106,12 +107,17 @@ class Predictions:
         """`accuracy`, `slot_f1` or `tag_accuracy`, `loss` (mean of those that exist), and their `score`.
 
         `score` is the mean of the accuracies and F1 that apply, in [0, 1], higher is better: what to watch.
+
+        Raises:
+            CorpusError: no gold answers at all.
         """
         found = {}
         if self.gold_labels is not None:
             found["accuracy"] = self.accuracy
         if self.gold_tags is not None:
             found |= {"slot_f1": self.slot_f1} if self.tags_are_slots else {"tag_accuracy": self.tag_accuracy}
+        if not found:
+            raise CorpusError("no example has a gold answer to compare with", "give labelled examples")
         known = self.losses[np.isfinite(self.losses)]
         loss = {"loss": float(known.mean())} if len(known) else {}
         return {"score": float(np.mean(list(found.values())))} | found | loss
@@ -121,8 +127,10 @@ def predict(model: LabelModel, encoded: Split, *, batch_size: int = BATCH_SIZE) 
     """The model's answers to all examples, in their order; the model's mode is left as it was.
 
     Raises:
+        ArgumentError: no examples.
         CorpusError: gold labels or tags are given for some examples only.
     """
+    checks.not_empty("encoded", encoded)
     labels: list[str] = []
     tags: list[tuple[str, ...]] = []
     losses: list[np.ndarray] = []
@@ -157,8 +165,9 @@ def losses(model: nn.Module, encoded: Encoded, *, batch_size: int = BATCH_SIZE) 
     """(N,) the loss of every example, float64; NaN where `encoded.complete` says that it means nothing.
 
     Raises:
-        ArgumentError: `model` is not a TextModel.
+        ArgumentError: `model` is not a TextModel, or no examples.
     """
+    checks.not_empty("encoded", encoded)
     if not isinstance(model, TextModel):
         raise ArgumentError("model", "a TextModel, with the methods loss and logits", type(model).__name__)
     score = model.loss

@@ -194,7 +194,8 @@ def fit(
     Raises:
         ArgumentError: patience without a figure to watch, or checkpoint_every without a folder.
         ModelError: the loss is not a finite number.
-        RunError: the folder holds a checkpoint of another training, or a damaged one.
+        RunError: the folder holds a checkpoint of another training, or a damaged one; or more steps were done
+            than the sampler has.
         KeyboardInterrupt: after Ctrl-C.
     """
     if patience is not None:
@@ -342,6 +343,11 @@ class _Training:
             self.best = state["best"]
             self.step.restore(state["step"])
         self.at.step = self.step.resume_at(self.at.step)
+        if self.at.step > self.sampler.steps:
+            raise RunError(
+                f"step {self.at.step} would be next, but the training has {self.sampler.steps}",
+                "go on with the plan and the ledger that it was begun with",
+            )
 
     def _identity(self) -> dict[str, Any]:
         """What two trainings must share for one to go on where the other stopped."""
@@ -369,10 +375,10 @@ def seeded(seed: int, model: nn.Module) -> Iterator[None]:
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C inside only sets what the yielded function tells, so that no update is torn; the second one raises."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # Python delivers Ctrl-C to the main thread only
-        return
     before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield asked.is_set  # Ctrl-C comes to the main thread only, and not where it is ignored
+        return
 
     def remember(*_: Any) -> None:
         if asked.is_set():

@@ -108,8 +108,8 @@ class PretrainedEncoder(Backbone):
 
 
 def mean(states: Tensor, mask: Tensor) -> Tensor:
-    """(B, D) mean of `states` (B, T, D) where `mask` (B, T) is true; at least one position of each row is."""
-    return (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+    """(B, D) mean of `states` (B, T, D) where `mask` (B, T) is true; 0 where it never is."""
+    return (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def at_words(states: Tensor, first: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trustnlp.data.encoding import CHARACTERS, HashedWords
 
-_INITIAL_STD = 0.2
+_INITIAL_STD = 0.1
 
 
 class WordVectors(nn.Module):
