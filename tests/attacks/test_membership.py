@@ -163,6 +163,14 @@ def test_delongs_variance_is_that_of_its_definition():
     assert found.high >= high - 1e-12
 
 
+@pytest.mark.parametrize(("m", "n"), [(3, 7), (50, 50), (49, 1003)])
+def test_perfect_separation_is_no_certainty(m, n):
+    for value, found in (auc(np.arange(m) + 5000.0, np.arange(n)), auc(np.arange(m), np.arange(n) + 5000.0)):
+        assert value in (0.0, 1.0)
+        assert value in found
+        assert 0.001 < found.high - found.low < 0.9
+
+
 @pytest.mark.parametrize(("shift", "scale"), [(0, 1), (1, 1), (3, 1), (1, 0.1), (2, 5)])
 @pytest.mark.parametrize(("m", "n"), [(20, 20), (100, 400)])
 def test_the_interval_of_the_auc_covers(shift, scale, m, n):

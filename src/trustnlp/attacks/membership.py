@@ -113,8 +113,8 @@ def evaluate(
     Findings `membership-{attack}-tpr-at-1pct-fpr`, `membership-{attack}-tpr-at-0-1pct-fpr` (ideal: the FPR itself) and
     `membership-{attack}-auc` (ideal 0.5; its details hold the ROC curve). Verdicts: `leaks` where the whole interval is
     above the ideal; `no leak found` where it is below the margin (AUC: and above its mirror image, 1 - margin);
-    `insufficient evidence` otherwise, and always where
-    n non-members cannot resolve the FPR (1/n > FPR). Each interval holds at its own level, not all of them at once.
+    `insufficient evidence` otherwise, and always where n non-members cannot resolve the FPR (1/n > FPR). Each interval
+    holds at its own level, not all of them at once.
 
     Args:
         members: scores of texts trained on, (M,), higher = more member-like; one per independent text, M >= 2.
@@ -191,12 +191,12 @@ def tpr_interval(members: Array, nonmembers: Array, fpr: float, level: float) ->
         return float(weights @ (below + above) / 2)
 
     def quantile(share: float) -> float:
+        almost = 1 - 1e-12
         if confidence(0.0) >= share:
             return 0.0
-        almost = 1 - 1e-12
-        return (
-            1.0 if confidence(almost) <= share else float(optimize.brentq(lambda p: confidence(p) - share, 0, almost))
-        )
+        if confidence(almost) <= share:
+            return 1.0
+        return float(optimize.brentq(lambda tpr: confidence(tpr) - share, 0, almost))
 
     return Interval(quantile(0.5 - level / 2), quantile(0.5 + level / 2), level)
 
@@ -221,7 +221,7 @@ def auc(members: ArrayLike, nonmembers: ArrayLike, level: float = 0.95) -> tuple
     ranks = stats.rankdata(np.concatenate([inside, outside]))
     above = (ranks[:m] - stats.rankdata(inside)) / n  # per member, the share of non-members below it
     below = 1 - (ranks[m:] - stats.rankdata(outside)) / m  # per non-member, the share of members above it
-    value = float(above.mean())
+    value = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))  # whole and half pairs: exactly 1 where all are won
     variance = above.var(ddof=1) / m + below.var(ddof=1) / n
     z = float(stats.norm.ppf(0.5 + level / 2))
     found = _newcombe_interval(value, m, n, z, level)
@@ -240,8 +240,9 @@ def _newcombe_interval(value: float, m: int, n: int, z: float, level: float) -> 
         variance = truth * (1 - truth) * (1 + rest * (1 - truth) / (2 - truth) + rest * truth / (1 + truth)) / (m * n)
         return abs(truth - value) - z * math.sqrt(variance)
 
-    low = float(optimize.brentq(excess, 0, value - 1e-9)) if excess(0) > 0 else 0.0
-    high = float(optimize.brentq(excess, value + 1e-9, 1)) if excess(1) > 0 else 1.0
+    # At 0 and 1 the value itself is a root, and not the one that is wanted.
+    low = float(optimize.brentq(excess, 0, min(value, 1 - 1e-12))) if value > 0 else 0.0
+    high = float(optimize.brentq(excess, max(value, 1e-12), 1)) if value < 1 else 1.0
     return Interval(low, high, level)
 
 
