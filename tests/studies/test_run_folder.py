@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from trustnlp.errors import RunError
-from trustnlp.studies.run_folder import open_run
+from trustnlp.studies.run_folder import choose_seed, open_run
 
 REQUEST = {"data": "snips", "seed": 0, "regimes": ["plain"]}
 
@@ -54,3 +54,20 @@ def test_the_record_says_how_the_run_was_made(tmp_path: Path) -> None:
     assert record["seconds"]["training"] >= 0
     assert {"torch", "dp-accounting", "trustnlp"} <= set(record["versions"])
     assert record["hashes"] == open_run(tmp_path, REQUEST).record("again")["hashes"]
+
+
+def test_a_seed_is_asked_for_or_held_or_drawn_so_that_nobody_guesses_it(tmp_path: Path) -> None:
+    drawn = choose_seed(tmp_path / "new", None)
+    assert drawn != choose_seed(tmp_path / "new", None)
+    open_run(tmp_path / "run", {**REQUEST, "seed": drawn})
+    assert choose_seed(tmp_path / "run", None) == drawn
+    assert choose_seed(tmp_path / "run", 3) == 3
+
+
+def test_a_secret_seed_stays_in_the_request(tmp_path: Path) -> None:
+    run = open_run(tmp_path, {**REQUEST, "seed": 987654321})
+    command = "trustnlp assess --seed 987654321 --out here"
+    assert "987654321" not in str(run.record(command, secret_seed=True))
+    assert run.record(command)["seed"] == 987654321
+    other = open_run(tmp_path / "other", {**REQUEST, "seed": 1}).record(command, secret_seed=True)
+    assert other["hashes"] == run.record(command, secret_seed=True)["hashes"]  # or the seed could be found by trying

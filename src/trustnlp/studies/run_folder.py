@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -44,15 +46,15 @@ class RunFolder:
         """Appends a line with its time to the run's log."""
         files.append_line(self.path / "log.txt", f"{_now()} {line}")
 
-    def record(self, command: str) -> dict[str, Any]:
-        """What `results.json` says of how the run was made."""
+    def record(self, command: str, *, secret_seed: bool = False) -> dict[str, Any]:
+        """What `results.json` says of how the run was made; a secret seed stays in the request alone."""
         return {
-            "command": command,
+            "command": re.sub(r"--seed[ =]\d+", "--seed …", command) if secret_seed else command,
             "created": _now(),
             "seconds": dict(self.seconds),
             "versions": {"trustnlp": __version__, "python": platform.python_version(), **_versions()},
-            "seed": self.request.get("seed"),
-            "hashes": {"request": _digest(self.request)},
+            "seed": None if secret_seed else self.request.get("seed"),
+            "hashes": {"request": _digest({name: self.request[name] for name in self.request if name != "seed"})},
             "hardware": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
         }
 
@@ -77,6 +79,17 @@ def open_run(path: str | Path, request: Mapping[str, Any], *, overwrite: bool = 
     if held is None:
         files.write_json(path / REQUEST, dict(request))
     return RunFolder(path, request)
+
+
+def choose_seed(path: str | Path, asked: int | None) -> int:
+    """The seed of a run: the one asked for, else that of the run already in `path`, else one nobody can guess.
+
+    The noise of a private run is drawn from its seed, so a seed that is known or guessed undoes the protection.
+    """
+    if asked is not None:
+        return asked
+    held = (_held_request(Path(path)) or {}).get("seed")
+    return held if isinstance(held, int) else secrets.randbits(62)
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -1,0 +1,93 @@
+"""`trustnlp assess`: one corpus, one model, all asked regimes, one report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trustnlp.results import Results
+
+_TRAIN = "Train and assess"
+_AUDIT = "Audit an existing checkpoint instead"
+
+
+def assess(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
+    data: Annotated[
+        str, typer.Option(help="Corpus: a name ('trustnlp data list') or a path.", rich_help_panel=_TRAIN)
+    ] = "synthetic",
+    model: Annotated[
+        str, typer.Option(help="bilstm, transformer, minilm, or a Hugging Face path or name.", rich_help_panel=_TRAIN)
+    ] = "bilstm",
+    regimes: Annotated[
+        str, typer.Option(help="What to train, comma-separated: plain, private.", rich_help_panel=_TRAIN)
+    ] = "plain,private",
+    epsilon: Annotated[float, typer.Option(help="Budget of private regimes.", rich_help_panel=_TRAIN)] = 8.0,
+    delta: Annotated[
+        float | None, typer.Option(help="Below 1/N; default: 1/N^1.1, at most 1e-5.", rich_help_panel=_TRAIN)
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Groups to compare: a column of the data, or 'length'.", rich_help_panel=_TRAIN),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.", rich_help_panel=_TRAIN)] = 200_000,
+    members: Annotated[
+        Path | None, typer.Option(help="Texts that --model was trained on.", rich_help_panel=_AUDIT)
+    ] = None,
+    nonmembers: Annotated[
+        Path | None, typer.Option(help="Like texts that it was not trained on.", rich_help_panel=_AUDIT)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same results; keep it secret. Default: drawn.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer epochs: a first look.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+) -> None:
+    """Train a model on a corpus under each regime, attack it, measure its fairness, and write one report.
+
+    With --members and --nonmembers, an existing Hugging Face checkpoint is audited and nothing is trained.
+    """
+    from rich.console import Console
+
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.studies import assess as study
+    from trustnlp.studies import audit
+
+    console = Console(stderr=True)
+    command = shlex.join(["trustnlp", *sys.argv[1:]])
+    with LiveProgress(console) as progress:
+        if members is not None or nonmembers is not None:
+            asked = audit.Request(
+                model=model, members=members, nonmembers=nonmembers, group=group, limit=limit, seed=seed
+            )
+            results = audit.run(asked, out, progress=progress, overwrite=overwrite, command=command)
+        else:
+            request = study.Request(
+                data=data,
+                model=model,
+                regimes=tuple(name.strip() for name in regimes.split(",")),
+                epsilon=epsilon,
+                delta=delta,
+                group=group,
+                limit=limit,
+                seed=seed,
+                quick=quick,
+                device=device,
+            )
+            results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
+    _show(console, results, out)
+
+
+def _show(console: Console, results: Results, out: Path) -> None:
+    from trustnlp import report
+    from trustnlp.cli.tables import findings_table
+
+    path = report.write(out, results)
+    console.print(findings_table(results))
+    console.print(f"report    [bold]{path}[/bold]", highlight=False, soft_wrap=True)

@@ -1,0 +1,34 @@
+"""Tables that more than one command prints."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from trustnlp.results import Finding, Results, Tone
+
+STYLES = {Tone.GOOD: "green", Tone.BAD: "bold red", Tone.UNKNOWN: "yellow", Tone.NEUTRAL: ""}
+
+
+def findings_table(results: Results) -> Table:
+    """One row a figure, one column a regime; text from data is never read as markup."""
+    regimes = list(dict.fromkeys(finding.regime for finding in results if finding.regime))
+    cells = {(finding.id, finding.regime): _cell(finding) for finding in results}
+    titles = {finding.id: finding.title for finding in results}
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    table.add_column("", max_width=44)
+    for regime in regimes:
+        table.add_column(Text(regime))
+    for id, title in titles.items():
+        shared = cells.get((id, ""), Text())
+        table.add_row(
+            Text(title), *(cells.get((id, regime), shared if i == 0 else Text()) for i, regime in enumerate(regimes))
+        )
+    return table
+
+
+def _cell(finding: Finding) -> Text:
+    interval = f" ({finding.interval()})" if finding.interval() else ""
+    figure = "" if finding.value is None else f"{finding.figure(finding.value)}{interval}  "
+    verdict = "" if finding.verdict.tone is Tone.NEUTRAL else finding.verdict.value
+    return Text.assemble(figure, (verdict, STYLES[finding.verdict.tone]))

@@ -1,0 +1,220 @@
+"""The central job: one corpus, one model, every asked regime, each attacked and measured the same way.
+
+corpus ─ hold out non-members ─ plant canaries ─┬─ regime plain ───┐
+                 │                              ├─ regime private ─┤─ utility, membership, canaries, fairness
+                 └─ background ── reference model (the attacker's)─┘            └─> results.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trustnlp import checks, data
+from trustnlp.attacks import blind
+from trustnlp.attacks.membership import check_disjoint
+from trustnlp.data import canaries, groups, synthetic
+from trustnlp.data.canaries import Canary
+from trustnlp.data.corpus import Corpus, Example
+from trustnlp.data.membership_split import MembershipSplit, hold_out
+from trustnlp.errors import CorpusError
+from trustnlp.progress import Progress, silent
+from trustnlp.randomness import Streams
+from trustnlp.results import Finding, Results
+from trustnlp.studies import measures
+from trustnlp.studies.regimes import REGIMES, Setting, plain
+from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
+
+QUICK_SIZE = 4_000
+MOST_MEMBERS = 2_000
+MEMBER_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for; everything that decides its results.
+
+    Args:
+        data: corpus by name or path.
+        model: `bilstm`, `transformer`, `minilm`, a local path or a hub name.
+        regimes: names of `regimes.REGIMES`, in the order of the report.
+        epsilon: budget of private regimes, > 0.
+        delta: below 1/N; None for N^-1.1, at most 1e-5.
+        group: which groups fairness compares; None for those of the corpus, or text length where it has none.
+        limit: the most texts to use.
+        seed: >= 0; same seed, same results. None draws one, or takes that of the run in the folder.
+        quick: fewer texts, epochs and canaries.
+        device: where models are trained.
+    """
+
+    data: str = "synthetic"
+    model: str = "bilstm"
+    regimes: tuple[str, ...] = ("plain", "private")
+    epsilon: float = 8.0
+    delta: float | None = None
+    group: str | None = None
+    limit: int = 200_000
+    seed: int | None = None
+    quick: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        checks.not_empty("regimes", self.regimes)
+        for regime in self.regimes:
+            checks.one_of("regimes", regime, tuple(REGIMES))
+        checks.positive("epsilon", self.epsilon, "give a budget such as 8")
+        checks.at_least("limit", self.limit, 1)
+
+
+def run(
+    request: Request, out: str | Path, *, progress: Progress = silent, overwrite: bool = False, command: str = ""
+) -> Results:
+    """Trains, attacks and measures; writes models and results.json into `out` and returns the results.
+
+    Interrupted, the same request goes on where it stopped.
+
+    Raises:
+        CorpusError, ArgumentError, GuaranteeError: the corpus or the request cannot be used; nothing was written.
+        RunError: `out` holds another run.
+    """
+    seed = choose_seed(out, request.seed)
+    request, corpus = replace(request, seed=seed), _corpus(request, seed)
+    streams = Streams(seed).child(corpus.digest)  # two corpora never share noise, whatever the seed
+    prepared = _prepare(corpus, request, streams)
+    folder = open_run(
+        out, {**asdict(request), "regimes": list(request.regimes), "corpus": corpus.digest}, overwrite=overwrite
+    )
+    folder.log(f"assess {corpus.name}: {len(corpus.train)} training texts")
+    findings = [blind.check(*prepared.sides, generator=streams.numpy("blind"))]
+    reference = _reference(prepared, request, folder, streams, progress)
+    facts = {}
+    for regime in request.regimes:
+        with folder.timed(regime):
+            setting = prepared.setting(request, streams.child(regime))
+            trained = REGIMES[regime](setting, folder.path / regime, progress, f"{regime} training")
+        with folder.timed(f"{regime} measuring"):
+            measured = [*trained.findings, *_measure(trained.model, prepared, reference, streams, progress, regime)]
+        facts[regime] = {"model": request.model, **trained.facts}
+        findings += [finding.of(regime) for finding in measured]
+        folder.log(f"{regime}: done")
+    secret = any(finding.id == "epsilon" for finding in findings)
+    record = folder.record(command, secret_seed=secret) | {"corpus": _describe(corpus, prepared), "regimes": facts}
+    results = Results(record, tuple(findings))
+    results.save(folder.path)
+    return results
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A corpus made ready: held out, planted, and what models will be measured on."""
+
+    schema: Corpus
+    split: MembershipSplit
+    train: tuple[Example, ...]
+    canaries: tuple[Canary, ...]
+    test: tuple[Example, ...]
+    protected_group: str
+
+    @property
+    def sides(self) -> tuple[list[str], list[str]]:
+        """Texts of members and non-members."""
+        return [e.text for e in self.split.members], [e.text for e in self.split.nonmembers]
+
+    def setting(self, request: Request, streams: Streams) -> Setting:
+        """What a regime trains from."""
+        return Setting(
+            model=request.model,
+            schema=self.schema,
+            train=self.train,
+            valid=self.schema.valid,
+            epsilon=request.epsilon,
+            delta=_delta(request.delta, len(self.train)),
+            streams=streams,
+            quick=request.quick,
+            device=request.device,
+        )
+
+
+def _corpus(request: Request, seed: int) -> Corpus:
+    if request.data == "synthetic":
+        size = min(request.limit, QUICK_SIZE if request.quick else 20_000)
+        return synthetic.corpus(size=size, seed=seed, bias=0.5, canaries=False)
+    return data.load(request.data, limit=request.limit, seed=seed, group=request.group)
+
+
+def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
+    if not corpus.labels and not corpus.tags:
+        raise CorpusError(f"corpus {corpus.name!r} has neither labels nor tags", "assess needs a labelled corpus")
+    if not corpus.test:
+        raise CorpusError(f"corpus {corpus.name!r} has no test split", "give it one; accuracy is measured there")
+    protected_group = "speaker group"
+    if not corpus.groups:
+        corpus, protected_group = groups.derive(corpus, "length"), "text length (a proxy)"
+    size = min(MOST_MEMBERS, int(MEMBER_SHARE * len(corpus.train)))
+    split = hold_out(corpus, size, streams.numpy("members"))
+    check_disjoint([e.text for e in split.corpus.train], [e.text for e in split.nonmembers])
+    planted = canaries.design(
+        corpus,
+        generator=streams.numpy("canary secrets"),
+        per_count=2 if request.quick else 4,
+    )
+    train = canaries.plant(split.corpus, planted, streams.numpy("canary places")).train
+    return _Prepared(corpus, split, train, planted, corpus.test, protected_group)
+
+
+def _reference(
+    prepared: _Prepared, request: Request, folder: RunFolder, streams: Streams, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of members and non-members under a model that saw neither: what the attacker compares with."""
+    with folder.timed("reference"):
+        setting = prepared.setting(request, streams.child("reference"))
+        setting = replace(setting, train=prepared.split.background.train)
+        model = plain(setting, folder.path / "reference", progress, "reference training").model
+        members = measures.answers(model, prepared.split.members).losses
+        nonmembers = measures.answers(model, prepared.split.nonmembers).losses
+        return members, nonmembers
+
+
+def _measure(
+    model: Any,
+    prepared: _Prepared,
+    reference: tuple[np.ndarray, np.ndarray],
+    streams: Streams,
+    progress: Progress,
+    regime: str,
+) -> list[Finding]:
+    dataset = f"{prepared.schema.name} test"
+    found = measures.answers(model, prepared.test)
+    members = measures.answers(model, prepared.split.members).losses
+    nonmembers = measures.answers(model, prepared.split.nonmembers).losses
+    return [
+        *measures.utility(found, dataset=dataset),
+        *measures.membership_findings(members, nonmembers, reference, streams),
+        *measures.canary_findings(model, prepared.canaries, progress, f"{regime} canaries"),
+        *measures.fairness(model, prepared.test, found, dataset=dataset, protected_group=prepared.protected_group),
+    ]
+
+
+def _delta(asked: float | None, examples: int) -> float:
+    return min(1e-5, examples**-1.1) if asked is None else asked
+
+
+def _describe(corpus: Corpus, prepared: _Prepared) -> dict[str, Any]:
+    return {
+        "name": corpus.name,
+        "licence": corpus.licence,
+        "digest": corpus.digest,
+        "train": len(corpus.train),
+        "valid": len(corpus.valid),
+        "test": len(corpus.test),
+        "trained_on": len(prepared.train),
+        "members": len(prepared.split.members),
+        "labels": len(corpus.labels),
+        "tags": len(corpus.tags),
+        "users": len(corpus.users),
+        "groups": list(prepared.schema.groups),
+        "notes": list(prepared.schema.notes),
+    }

@@ -1,0 +1,126 @@
+"""What is measured of every model, whoever trained it: utility, leakage, fairness. One function each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trustnlp.attacks import exposure, membership
+from trustnlp.data.canaries import Canary
+from trustnlp.data.corpus import Example
+from trustnlp.fairness import counterfactual_flip_rate, label_error_gap, slot_f1_gap
+from trustnlp.fairness.spans import span_counts
+from trustnlp.models import LabelModel, predict
+from trustnlp.models.evaluation import Predictions
+from trustnlp.progress import Progress
+from trustnlp.randomness import Streams
+from trustnlp.results import Direction, Finding
+from trustnlp.uncertainty import Interval, proportion, ratio
+
+
+def answers(model: LabelModel, examples: Sequence[Example]) -> Predictions:
+    """The model's predictions and losses on `examples`."""
+    return predict(model, model.encode(examples))
+
+
+def utility(found: Predictions, *, dataset: str, clusters: Sequence[str | None] | None = None) -> list[Finding]:
+    """Accuracy and slot F1 on held-out texts, each where it applies; higher is better, ideal 1."""
+    findings = []
+    if found.labels is not None and found.gold_labels is not None:
+        right = found.correct
+        interval = proportion(int(right.sum()), len(right))
+        source = "share of right labels, Clopper-Pearson interval"
+        findings.append(
+            _share("label-accuracy", "Label accuracy", found.accuracy, interval, len(right), source, dataset)
+        )
+    if found.tags is not None and found.gold_tags is not None and found.tags_are_slots:
+        hits, invented, missed = span_counts(found.gold_tags, found.tags).T.astype(float)
+        interval = ratio(2 * hits, 2 * hits + invented + missed, clusters=clusters)
+        source = "micro F1 over whole slots (seqeval), interval of a ratio over texts"
+        findings.append(_share("slot-f1", "Slot F1", found.slot_f1, interval, len(hits), source, dataset))
+    return findings
+
+
+def _share(id: str, title: str, value: float, interval: Interval, n: int, source: str, dataset: str) -> Finding:
+    return Finding(
+        id,
+        title,
+        value,
+        interval.low,
+        interval.high,
+        interval.level,
+        n,
+        direction=Direction.HIGHER,
+        ideal=1.0,
+        source=source,
+        details={"dataset": dataset},
+    )
+
+
+def membership_findings(
+    members: np.ndarray,
+    nonmembers: np.ndarray,
+    reference: tuple[np.ndarray, np.ndarray] | None,
+    streams: Streams,
+) -> list[Finding]:
+    """Membership inference by loss and, where there are reference losses, by reference.
+
+    Args:
+        members, nonmembers: (n,) the model's losses in nats.
+        reference: a reference model's losses on the same texts.
+        streams: breaks ties.
+    """
+    scores = {"loss": (membership.loss_score(members), membership.loss_score(nonmembers))}
+    if reference is not None:
+        scores["reference"] = (
+            membership.reference_score(members, reference[0]),
+            membership.reference_score(nonmembers, reference[1]),
+        )
+    findings: list[Finding] = []
+    for attack, (inside, outside) in scores.items():
+        findings += membership.evaluate(inside, outside, attack=attack, generator=streams.numpy("ties", len(findings)))
+    return findings
+
+
+def canary_findings(
+    model: LabelModel, canaries: Sequence[Canary], progress: Progress, stage: str
+) -> tuple[Finding, ...]:
+    """Exposure of every planted secret, by scoring all candidates."""
+    exposures = []
+    for done, canary in enumerate(canaries, start=1):
+        scores = exposure.score_candidates(lambda examples: answers(model, examples).losses, canary)
+        exposures.append(exposure.of_canary(scores, canary))
+        progress(stage, done, len(canaries), {})
+    return exposure.evaluate(exposures)
+
+
+def fairness(
+    model: LabelModel, examples: Sequence[Example], found: Predictions, *, dataset: str, protected_group: str
+) -> list[Finding]:
+    """Gaps between groups, and label flips when identity terms are swapped."""
+    users = [example.user for example in examples]
+    groups = [example.group for example in examples]
+    common: dict[str, Any] = {
+        "dataset": dataset,
+        "protected_group": protected_group,
+        "clusters": users if any(users) else None,
+    }
+    findings = []
+    if found.gold_labels is not None and any(groups):
+        findings.append(label_error_gap(found.correct, groups, **common))
+    if found.gold_tags is not None and found.tags is not None and found.tags_are_slots and any(groups):
+        findings.append(slot_f1_gap(found.gold_tags, found.tags, groups, **common))
+    if found.labels is not None:
+        texts = [example.text for example in examples]
+        flips = counterfactual_flip_rate(
+            lambda asked: labels_of(model, asked), texts, dataset=dataset, clusters=common["clusters"]
+        )
+        findings.append(flips)
+    return findings
+
+
+def labels_of(model: LabelModel, texts: Sequence[str]) -> tuple[str, ...]:
+    """The label that the model gives each text."""
+    return answers(model, [Example(text) for text in texts]).labels or ()

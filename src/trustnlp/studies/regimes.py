@@ -1,0 +1,168 @@
+"""The regimes that `assess` can train under: one function each, joined by its name in REGIMES.
+
+Every regime takes the same Setting and returns the same Trained, so whatever measures one measures all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trustnlp import models
+from trustnlp.data.corpus import Corpus, Example
+from trustnlp.dp import Ledger, PrivacyPlan, Statement
+from trustnlp.models import checkpoint, evaluation
+from trustnlp.models.training import History, PlainStep, ShuffledBatches, fit
+from trustnlp.progress import Progress
+from trustnlp.randomness import Streams
+from trustnlp.results import Direction, Finding, Verdict
+from trustnlp.studies import recipes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a regime trains from.
+
+    Args:
+        model: `bilstm`, `transformer`, `minilm`, a local path or a hub name.
+        schema: the corpus whose labels and tags the model answers with.
+        train: what it learns from.
+        valid: what early stopping watches where nothing private is promised; may be empty.
+        epsilon, delta: the budget of private regimes.
+        streams: the regime's own random streams.
+        quick: fewer epochs.
+        device: where the model is trained.
+    """
+
+    model: str
+    schema: Corpus
+    train: tuple[Example, ...]
+    valid: tuple[Example, ...]
+    epsilon: float
+    delta: float
+    streams: Streams
+    quick: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, what the report says of its training, and the findings that training itself gives."""
+
+    model: models.NLUModel
+    facts: Mapping[str, Any]
+    findings: tuple[Finding, ...] = field(default=())
+
+
+Regime = Callable[[Setting, Path, Progress, str], Trained]
+
+
+def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
+    """Ordinary training: shuffled batches, AdamW, the best epoch on the validation split."""
+    recipe = recipes.plain(setting.model, setting.quick)
+    model = models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+    sampler = ShuffledBatches(len(setting.train), recipe.batch_size, recipe.epochs, setting.streams)
+    step = PlainStep(
+        model, torch.optim.AdamW(model.parameters(), recipe.learning_rate), schedule=recipe.schedule(sampler.steps)
+    )
+    history = fit(
+        model,
+        model.encode(setting.train, for_training=True),
+        sampler,
+        step,
+        streams=setting.streams,
+        evaluate=_evaluation(model, setting.valid),
+        patience=recipe.patience if setting.valid else None,
+        folder=folder,
+        progress=progress,
+        stage=name,
+    )
+    return _trained(model, history, folder, {"recipe": asdict(recipe)})
+
+
+def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
+    """DP-SGD by a plan that spends the budget; no early stopping, as the validation split has no guarantee."""
+    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    plan = PrivacyPlan.for_budget(
+        epsilon=setting.epsilon,
+        delta=setting.delta,
+        examples=len(setting.train),
+        expected_batch=recipe.batch_size,
+        epochs=recipe.epochs,
+        clip_norm=recipe.clip_norm,
+    )
+    model = models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+    optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
+    ledger = Ledger.open(folder / "ledger.jsonl", plan)
+    history = fit(
+        model,
+        model.encode(setting.train, for_training=True),
+        plan.sampler(setting.streams),
+        plan.step(model, optimizer, streams=setting.streams, ledger=ledger),
+        streams=setting.streams,
+        evaluate=_evaluation(model, setting.valid),
+        folder=folder,
+        checkpoint_every=recipes.CHECKPOINT_EVERY,
+        progress=progress,
+        stage=name,
+    )
+    statement = plan.statement()
+    facts = {"recipe": asdict(recipe), "statement": statement.as_dict()}
+    return _trained(model, history, folder, facts, _epsilon(ledger, statement, setting.epsilon))
+
+
+REGIMES: Mapping[str, Regime] = {"plain": plain, "private": private}
+
+
+def _evaluation(model: models.NLUModel, valid: tuple[Example, ...]) -> Callable[[], dict[str, float]] | None:
+    if not valid:
+        return None
+    encoded = model.encode(valid)
+    return lambda: evaluation.evaluate(model, encoded)
+
+
+def _trained(
+    model: models.NLUModel, history: History, folder: Path, facts: Mapping[str, Any], *findings: Finding
+) -> Trained:
+    checkpoint.save(model, folder)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    summary = {"epochs": history.epochs, "steps": history.steps, "best_epoch": history.best_epoch}
+    return Trained(model, {"parameters": parameters, "history": summary, **facts}, findings)
+
+
+def _epsilon(ledger: Ledger, statement: Statement, target: float) -> Finding:
+    spent = ledger.spent_epsilon()
+    return Finding(
+        "epsilon",
+        "Privacy budget spent",
+        spent,
+        unit="epsilon",
+        n=ledger.plan.examples,
+        direction=Direction.LOWER,
+        ideal=0.0,
+        verdict=Verdict.WITHIN_BUDGET if spent <= target else Verdict.OVER_BUDGET,
+        source="privacy loss distribution of the ledger's steps (dp-accounting)",
+        details={"target": target, **_spending(statement)},
+    )
+
+
+def _spending(statement: Statement) -> dict[str, Any]:
+    plan = statement.plan
+    return {
+        "delta": plan.delta,
+        "sigma": plan.noise_multiplier,
+        "clip_norm": plan.clip_norm,
+        "sample_rate": plan.sample_rate,
+        "steps": plan.steps,
+        "unit": plan.unit,
+        "adjacency": plan.adjacency,
+        "sampler": plan.sampling,
+        "accountant": plan.accountant,
+        "epsilon_rdp": statement.epsilon_rdp,
+        "attack_ceiling": {str(fpr): tpr for fpr, tpr in statement.ceilings.items()},
+        "statement": str(statement),
+    }
