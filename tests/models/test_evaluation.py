@@ -10,6 +10,7 @@ from trustnlp import models
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.errors import ArgumentError, CorpusError, ModelError
 from trustnlp.models import evaluation
+from trustnlp.models.bio import decode
 from trustnlp.models.evaluation import Predictions
 from trustnlp.models.training import PlainStep, ShuffledBatches, fit
 from trustnlp.randomness import Streams
@@ -33,7 +34,8 @@ class TestPredict:
             batch = model.encode([example]).batch([0])
             logits = model.logits(batch)
             assert found.labels[i] == CORPUS.labels[int(logits["label"][0].argmax())]
-            assert found.tags[i] == tuple(CORPUS.tags[j] for j in logits["tags"][0].argmax(-1).tolist())
+            best = decode(logits["tags"], batch.inputs["lengths"], CORPUS.tags)
+            assert found.tags[i] == tuple(CORPUS.tags[j] for j in best[0].tolist())
             assert found.losses[i] == pytest.approx(model.loss(batch).item(), rel=1e-5)
             assert found.losses[i] == pytest.approx(models.losses(model, model.encode(TRAIN))[i], rel=1e-5)
         assert found.losses.dtype == np.float64

@@ -143,7 +143,7 @@ def predict(model: LabelModel, encoded: Split, *, batch_size: int = BATCH_SIZE) 
             if "label" in logits:
                 labels += [model.schema.labels[i] for i in logits["label"].argmax(-1).tolist()]
             if "tags" in logits:
-                best = logits["tags"].argmax(-1).tolist()
+                best = model.best_tags(logits["tags"], here.inputs["lengths"]).tolist()
                 tags += _tag_names(model.schema.tags, best, batch.inputs["lengths"].tolist(), texts[len(tags) :])
     gold_labels = _gold([example.label for example in encoded.examples]) if model.schema.labels else None
     gold_tags = _gold([example.tags for example in encoded.examples]) if model.schema.tags else None

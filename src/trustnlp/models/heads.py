@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from trustnlp.data.corpus import Example
 from trustnlp.data.encoding import NO_TARGET, Encoding, Schema
 from trustnlp.errors import ModelError
+from trustnlp.models import bio
 from trustnlp.models.encoded import Split
 from trustnlp.models.protocol import Batch
 
@@ -63,6 +64,11 @@ class LabelModel(nn.Module):
         """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
         raise NotImplementedError
 
+    def best_tags(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T) numbers of the tags answered for `tags` logits (B, T, S); beyond `lengths` (B,) they mean nothing."""
+        del lengths
+        return scores.argmax(-1)
+
     def loss(self, batch: Batch) -> Tensor:
         """(B,) cross-entropy of the label plus the mean over words of the tags' cross-entropy, in nats."""
         return cross_entropies(self.logits(batch), batch.targets)
@@ -71,7 +77,8 @@ class LabelModel(nn.Module):
 class NLUModel(LabelModel):
     """A backbone with a label head, a tag head or both, as the schema says.
 
-    The tag head reads each word beside its whole text, as which slots occur depends on the intent.
+    The tag head reads each word beside its whole text, as which slots occur depends on the intent. Of all tag
+    sequences that are valid BIO, the best one is answered.
 
     Args:
         backbone: the module that reads.
@@ -102,6 +109,10 @@ class NLUModel(LabelModel):
             text = hidden.text[:, None].expand_as(hidden.words)
             scores["tags"] = self.tag_head(torch.cat([hidden.words, text], -1))
         return scores
+
+    def best_tags(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T) numbers of the tags answered for `tags` logits (B, T, S): the best valid BIO sequence."""
+        return bio.decode(scores, lengths, self.schema.tags)
 
 
 def cross_entropies(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
