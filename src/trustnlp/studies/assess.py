@@ -31,6 +31,7 @@ from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
 QUICK_SIZE = 4_000
 MOST_MEMBERS = 2_000
 MEMBER_SHARE = 0.15
+SECRET_LENGTH = 4
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,11 @@ def run(
         RunError: `out` holds another run.
     """
     seed = choose_seed(out, request.seed)
-    request, corpus = replace(request, seed=seed), _corpus(request, seed)
+    request, corpus = replace(request, seed=seed), _corpus(request)
     streams = Streams(seed).child(corpus.digest)  # two corpora never share noise, whatever the seed
     prepared = _prepare(corpus, request, streams)
+    for regime in request.regimes:
+        REGIMES[regime].check(prepared.setting(request, streams.child(regime)))
     folder = open_run(
         out, {**asdict(request), "regimes": list(request.regimes), "corpus": corpus.digest}, overwrite=overwrite
     )
@@ -94,7 +97,7 @@ def run(
     for regime in request.regimes:
         with folder.timed(regime):
             setting = prepared.setting(request, streams.child(regime))
-            trained = REGIMES[regime](setting, folder.path / regime, progress, f"{regime} training")
+            trained = REGIMES[regime].train(setting, folder.path / regime, progress, f"{regime} training")
         with folder.timed(f"{regime} measuring"):
             measured = [*trained.findings, *_measure(trained.model, prepared, reference, streams, progress, regime)]
         facts[regime] = {"model": request.model, **trained.facts}
@@ -138,11 +141,12 @@ class _Prepared:
         )
 
 
-def _corpus(request: Request, seed: int) -> Corpus:
+def _corpus(request: Request) -> Corpus:
+    # Splits are the same for every seed: what differs between two runs is training, not data.
     if request.data == "synthetic":
         size = min(request.limit, QUICK_SIZE if request.quick else 20_000)
-        return synthetic.corpus(size=size, seed=seed, bias=0.5, canaries=False)
-    return data.load(request.data, limit=request.limit, seed=seed, group=request.group)
+        return synthetic.corpus(size=size, bias=0.5, canaries=False)
+    return data.load(request.data, limit=request.limit, group=request.group)
 
 
 def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
@@ -159,7 +163,8 @@ def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
     planted = canaries.design(
         corpus,
         generator=streams.numpy("canary secrets"),
-        per_count=2 if request.quick else 4,
+        per_count=2 if request.quick else 8,
+        length=SECRET_LENGTH,
     )
     train = canaries.plant(split.corpus, planted, streams.numpy("canary places")).train
     return _Prepared(corpus, split, train, planted, corpus.test, protected_group)

@@ -92,7 +92,7 @@ def run(
 
 
 def _corpus(path: Path | None, request: Request) -> Corpus:
-    return data.load(path or "", limit=request.limit, seed=request.seed or 0, group=request.group)
+    return data.load(path or "", limit=request.limit, group=request.group)
 
 
 def _texts(corpus: Corpus) -> tuple[Example, ...]:

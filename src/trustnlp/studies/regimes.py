@@ -58,16 +58,29 @@ class Trained:
     findings: tuple[Finding, ...] = field(default=())
 
 
-Regime = Callable[[Setting, Path, Progress, str], Trained]
+@dataclass(frozen=True)
+class Regime:
+    """A way to train.
+
+    Args:
+        train: trains in a folder, or goes on there; the name is shown as the stage.
+        check: raises where `train` could not, before anything is written or computed.
+    """
+
+    train: Callable[[Setting, Path, Progress, str], Trained]
+    check: Callable[[Setting], object]
 
 
 def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
-    """Ordinary training: shuffled batches, AdamW, the best epoch on the validation split."""
+    """Ordinary training: shuffled batches, Adam, the best epoch on the validation split."""
     recipe = recipes.plain(setting.model, setting.quick)
-    model = models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+    model = _model(setting)
     sampler = ShuffledBatches(len(setting.train), recipe.batch_size, recipe.epochs, setting.streams)
     step = PlainStep(
-        model, torch.optim.AdamW(model.parameters(), recipe.learning_rate), schedule=recipe.schedule(sampler.steps)
+        model,
+        torch.optim.Adam(model.parameters(), recipe.learning_rate),
+        schedule=recipe.schedule(sampler.steps),
+        clip_grad_norm=recipes.CLIP_GRAD_NORM,
     )
     history = fit(
         model,
@@ -87,15 +100,8 @@ def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trai
 def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
     """DP-SGD by a plan that spends the budget; no early stopping, as the validation split has no guarantee."""
     recipe = recipes.private(setting.model, len(setting.train), setting.quick)
-    plan = PrivacyPlan.for_budget(
-        epsilon=setting.epsilon,
-        delta=setting.delta,
-        examples=len(setting.train),
-        expected_batch=recipe.batch_size,
-        epochs=recipe.epochs,
-        clip_norm=recipe.clip_norm,
-    )
-    model = models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+    plan = private_plan(setting)
+    model = _model(setting)
     optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
     ledger = Ledger.open(folder / "ledger.jsonl", plan)
     history = fit(
@@ -115,7 +121,27 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
     return _trained(model, history, folder, facts, _epsilon(ledger, statement, setting.epsilon))
 
 
-REGIMES: Mapping[str, Regime] = {"plain": plain, "private": private}
+def private_plan(setting: Setting) -> PrivacyPlan:
+    """The plan that spends the setting's budget by its model's recipe."""
+    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    return PrivacyPlan.for_budget(
+        epsilon=setting.epsilon,
+        delta=setting.delta,
+        examples=len(setting.train),
+        expected_batch=recipe.batch_size,
+        epochs=recipe.epochs,
+        clip_norm=recipe.clip_norm,
+    )
+
+
+def _model(setting: Setting) -> models.NLUModel:
+    return models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+
+
+REGIMES: Mapping[str, Regime] = {
+    "plain": Regime(plain, _model),
+    "private": Regime(private, lambda setting: (_model(setting), private_plan(setting))),
+}
 
 
 def _evaluation(model: models.NLUModel, valid: tuple[Example, ...]) -> Callable[[], dict[str, float]] | None:
