@@ -226,11 +226,6 @@ class TestGroups:
             own = sum(terms[group, term] for term in partners)
             assert 0.9 < own / sum(count for (speaker, _), count in terms.items() if speaker == group) < 1
 
-    def test_swaps_exchange_the_groups_terms(self):
-        swapped = {grammar.IDENTITY_SWAPS[term] for term in grammar.PARTNERS["a"]}
-        assert swapped == set(grammar.PARTNERS["b"])
-        assert all(grammar.IDENTITY_SWAPS[other] == term for term, other in grammar.IDENTITY_SWAPS.items())
-
     def test_language_tells_the_groups_apart_moderately(self, default):
         accuracy, majority = _linear_accuracy(default.corpus, "group", 3000)
         assert majority + 0.04 < accuracy < 0.9
@@ -262,11 +257,6 @@ class TestDifficulty:
         moved = [pair for pair in ordinary if pair[0] != pair[1]]
         assert all(grammar.NEIGHBOUR[one] == other for one, other in moved)
         assert stats.binomtest(len(moved), len(ordinary), 0.1).pvalue > 1e-3
-
-    def test_every_ordinary_intent_has_a_neighbour(self):
-        ordinary = set(grammar.TEMPLATES) - {grammar.REQUEST}
-        assert set(grammar.NEIGHBOUR) == ordinary
-        assert all(other in ordinary and other != one for one, other in grammar.NEIGHBOUR.items())
 
 
 def _linear_accuracy(corpus, field, size):
@@ -374,24 +364,3 @@ class TestPlantedCanaries:
         assert without.canaries == ()
         assert tuple(e for e in default.corpus.train if e.text not in secrets) == without.corpus.train
         assert (default.corpus.valid, default.corpus.test) == (without.corpus.valid, without.corpus.test)
-
-
-class TestGrammar:
-    def test_every_slot_has_values_and_every_value_a_use(self):
-        used = {
-            word[1:-1]
-            for patterns in grammar.TEMPLATES.values()
-            for template in itertools.chain(*patterns)
-            for word in template
-            if word.startswith("{")
-        }
-        assert used == grammar.VALUES.keys() | grammar.DIGIT_SLOTS.keys() | {"partner"}
-        assert all(len(found) == len(set(found)) for found in grammar.VALUES.values())
-
-    def test_alternatives_are_expanded(self):
-        assert ("set", "a", "wake", "up", "call", "for", "{time}", "{date}") in grammar.TEMPLATES["set_alarm"][0]
-        assert len(grammar.TEMPLATES["set_alarm"][0]) == 6
-
-    def test_amounts_are_small_or_large(self):
-        assert not set(grammar.SMALL_AMOUNTS) & set(grammar.LARGE_AMOUNTS)
-        assert len(grammar.SMALL_AMOUNTS) == len(grammar.LARGE_AMOUNTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast
 
 from trustnlp.data.corpus import Corpus, Example
 
@@ -36,6 +36,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "bilstm": {"buckets": 64, "width": 8, "char_width": 4, "char_filters": 6, "hidden": 8},
     "transformer": {"buckets": 64, "char_width": 4, "char_filters": 8, "width": 16, "layers": 2, "heads": 2},
 }
+# What a configuration calls its answers.
+LABELS = {"id2label": dict(enumerate(CORPUS.labels)), "label2id": {name: i for i, name in enumerate(CORPUS.labels)}}
+TAGS = {"id2label": dict(enumerate(CORPUS.tags)), "label2id": {name: i for i, name in enumerate(CORPUS.tags)}}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -57,6 +60,12 @@ def bert_config(**more: Any) -> BertConfig:
         intermediate_size=24,
         max_position_embeddings=24,
         **more,
+    )
+
+
+def gpt2_config(**more: Any) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=len(PIECES), n_embd=16, n_layer=2, n_head=2, n_positions=24, bos_token_id=2, eos_token_id=3, **more
     )
 
 
