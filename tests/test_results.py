@@ -81,6 +81,7 @@ def test_a_finding_prints_well() -> None:
     assert str(FINDING) == "Accuracy [plain]: 94.1% (93.0% to 95.0%, n=700, measured)"
     exposure = Finding("canary-exposure", "Exposure", 13.2877, unit="bits")
     assert str(exposure) == "Exposure: 13.3 bits (measured)"
+    assert Finding("epsilon", "Budget", 7.9981, unit="epsilon").figure(7.9981) == "7.998 epsilon"
 
 
 @given(st.floats(-1, 1))

@@ -144,7 +144,8 @@ class Finding:
             return "–"
         if self.unit == "fraction":
             return f"{100 * value:.2f}%" if abs(value) < 0.1 else f"{100 * value:.1f}%"
-        return f"{value:.3g} {self.unit}".rstrip()
+        digits = 4 if self.unit == "epsilon" else 3
+        return f"{value:.{digits}g} {self.unit}".rstrip()
 
     def interval(self) -> str:
         """The interval in words, or nothing where there is none."""

@@ -26,6 +26,17 @@ def test_unknown_outranks_good_but_not_bad() -> None:
     assert row.cells[0].verdict is Verdict.LEAKS
 
 
+def test_a_figure_that_cannot_be_had_does_not_hide_those_that_can() -> None:
+    missing = Finding(
+        "membership-loss-tpr-at-0-1pct-fpr", "TPR", None, verdict=Verdict.INSUFFICIENT_EVIDENCE, regime="plain"
+    )
+    (row,) = answers(Results({}, (leak(0.01, Verdict.NO_LEAK_FOUND), missing)))
+    assert row.cells[0].verdict is Verdict.NO_LEAK_FOUND
+    assert row.cells[0].tally == "1 insufficient evidence · 1 no leak found"
+    (row,) = answers(Results({}, (missing,)))
+    assert row.cells[0].verdict is Verdict.INSUFFICIENT_EVIDENCE
+
+
 def test_regimes_follow_the_run_then_the_findings() -> None:
     findings = (leak(0.1, Verdict.LEAKS, "audited"), leak(0.1, Verdict.LEAKS, "plain"))
     assert regimes(Results({"regimes": {"private": {}, "plain": {}}}, findings)) == ("private", "plain", "audited")

@@ -118,11 +118,17 @@ def answers(results: Results) -> list[Answer]:
 def _cell(question: Question, findings: Sequence[Finding]) -> Cell:
     if not findings:
         return Cell(None, (Fact(question.unasked),))
-    ranked = sorted(findings, key=lambda finding: (_WORST_FIRST.index(finding.verdict.tone), _priority(finding)))
+    # A figure that these data cannot give (a rate below 1/n) is counted, but does not hide those that they do give.
+    measured = [finding for finding in findings if finding.value is not None] or findings
+    ranked = sorted(measured, key=_worst_first)
     worst = [finding for finding in ranked if finding.verdict.tone is ranked[0].verdict.tone]
-    counts = Counter(finding.verdict.value for finding in ranked)
+    counts = Counter(finding.verdict.value for finding in sorted(findings, key=_worst_first))
     tally = " · ".join(f"{count} {word}" for word, count in counts.items()) if len(counts) > 1 else ""
     return Cell(ranked[0].verdict, tuple(_fact(finding) for finding in worst[: question.facts]), tally)
+
+
+def _worst_first(finding: Finding) -> tuple[int, tuple[int, float]]:
+    return _WORST_FIRST.index(finding.verdict.tone), _priority(finding)
 
 
 def _priority(finding: Finding) -> tuple[int, float]:

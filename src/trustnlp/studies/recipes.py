@@ -7,8 +7,8 @@ is tuned, so nothing of it is spent on tuning.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 CHECKPOINT_EVERY = 20
 CLIP_GRAD_NORM = 5.0  # for stability; it gives no privacy
@@ -45,12 +45,14 @@ class PrivateRecipe:
         batch_size: expected examples per step.
         epochs: expected passes over the data.
         clip_norm: ceiling of one example's gradient norm.
+        options: of the model; dropout is noise on top of the noise.
     """
 
     learning_rate: float
     batch_size: int
     epochs: int
     clip_norm: float
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 _PLAIN = {
@@ -58,22 +60,22 @@ _PLAIN = {
     "transformer": Recipe(1e-3, 32, 20),
 }
 _PLAIN_PRETRAINED = Recipe(3e-4, 32, 3, patience=2)
+_NO_DROPOUT = {"dropout": 0.0, "word_dropout": 0.0}
 _PRIVATE = {
-    "bilstm": PrivateRecipe(2e-3, 256, 15, 1.0),
-    "transformer": PrivateRecipe(1e-3, 256, 20, 1.0),
+    "bilstm": PrivateRecipe(1e-2, 512, 20, 1.0, _NO_DROPOUT),
+    "transformer": PrivateRecipe(2e-3, 512, 20, 1.0, _NO_DROPOUT),
 }
-_PRIVATE_PRETRAINED = PrivateRecipe(5e-4, 256, 8, 1.0)
+_PRIVATE_PRETRAINED = PrivateRecipe(1e-3, 512, 8, 1.0, {"dropout": 0.0})
 
 
 def plain(model: str, quick: bool = False) -> Recipe:
     """The recipe for `model`; anything but `bilstm` and `transformer` is fine-tuned."""
     recipe = _PLAIN.get(model, _PLAIN_PRETRAINED)
-    return Recipe(recipe.learning_rate, recipe.batch_size, math.ceil(recipe.epochs / 2), 2) if quick else recipe
+    return replace(recipe, epochs=math.ceil(recipe.epochs / 2), patience=2) if quick else recipe
 
 
 def private(model: str, examples: int, quick: bool = False) -> PrivateRecipe:
-    """The private recipe for `model` on `examples` texts: a batch is at most a tenth of them."""
+    """The private recipe for `model` on `examples` texts: a batch is at most a fifth of them."""
     recipe = _PRIVATE.get(model, _PRIVATE_PRETRAINED)
-    batch_size = max(1, min(recipe.batch_size, examples // 10))
-    epochs = math.ceil(recipe.epochs / 2) if quick else recipe.epochs
-    return PrivateRecipe(recipe.learning_rate, batch_size, epochs, recipe.clip_norm)
+    batch_size = max(1, min(recipe.batch_size, examples // 5))
+    return replace(recipe, batch_size=batch_size, epochs=math.ceil(recipe.epochs * (0.75 if quick else 1)))

@@ -101,7 +101,7 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
     """DP-SGD by a plan that spends the budget; no early stopping, as the validation split has no guarantee."""
     recipe = recipes.private(setting.model, len(setting.train), setting.quick)
     plan = private_plan(setting)
-    model = _model(setting)
+    model = _model(setting, recipe.options)
     optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
     ledger = Ledger.open(folder / "ledger.jsonl", plan)
     history = fit(
@@ -134,8 +134,9 @@ def private_plan(setting: Setting) -> PrivacyPlan:
     )
 
 
-def _model(setting: Setting) -> models.NLUModel:
-    return models.build(setting.model, setting.schema, streams=setting.streams).to(setting.device)
+def _model(setting: Setting, options: Mapping[str, float] | None = None) -> models.NLUModel:
+    built = models.build(setting.model, setting.schema, streams=setting.streams, **(options or {}))
+    return built.to(setting.device)
 
 
 REGIMES: Mapping[str, Regime] = {
