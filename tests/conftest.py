@@ -1,5 +1,41 @@
-"""For every test: one thread, as the suite runs on all cores at once and threads would only wait for each other."""
+"""For every test: one thread, and what more than one room needs: a corpus and recipes to train on within seconds."""
 
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # the suite runs on all cores at once, and threads would only wait for each other
+
+ACTIONS = {"play": "music", "wake": "alarm", "call": "phone"}
+THINGS = ["jazz", "me", "my mother", "my father", "something loud", "him", "her", "at noon", "again", "softly", "twice"]
+ENDINGS = ["please", "now", "today", "tonight", "for her", "for him", "at home", "in the car", "for my wife", ""]
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """330 distinct texts of 3 labels, 40 users and 2 groups, as a CSV file."""
+    path = tmp_path_factory.mktemp("table") / "tickets.csv"
+    generator = np.random.default_rng(0)
+    with path.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["text", "label", "user", "group"])
+        for action, label in ACTIONS.items():
+            for thing in THINGS:
+                for ending in ENDINGS:
+                    user = int(generator.integers(40))
+                    rows.writerow([f"{action} {thing} {ending}".strip(), label, f"u{user}", "ab"[user % 2]])
+    return path
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs, and secrets of two digits."""
+    from trustnlp.studies import assess, recipes
+    from trustnlp.studies.recipes import PrivateRecipe, Recipe
+
+    monkeypatch.setattr(recipes, "plain", lambda model, quick=False: Recipe(5e-3, 32, 2))
+    monkeypatch.setattr(recipes, "private", lambda model, examples, quick=False: PrivateRecipe(5e-3, 32, 2, 1.0))
+    monkeypatch.setattr(assess, "SECRET_LENGTH", 2)

@@ -23,6 +23,8 @@ app.command()(gate.gate)
 app.command()(report.report)
 app.add_typer(data.app, name="data")
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -44,6 +46,7 @@ def main() -> None:
     except TrustnlpError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            typer.secho("interrupted; the same command goes on where it stopped", err=True)
+        raise

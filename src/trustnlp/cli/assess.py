@@ -85,9 +85,11 @@ def assess(
 
 
 def _show(console: Console, results: Results, out: Path) -> None:
+    from rich.text import Text
+
     from trustnlp import report
     from trustnlp.cli.tables import findings_table
 
     path = report.write(out, results)
     console.print(findings_table(results))
-    console.print(f"report    [bold]{path}[/bold]", highlight=False, soft_wrap=True)
+    console.print(Text.assemble("report    ", (str(path), "bold")), soft_wrap=True)

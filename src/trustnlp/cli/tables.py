@@ -11,19 +11,20 @@ STYLES = {Tone.GOOD: "green", Tone.BAD: "bold red", Tone.UNKNOWN: "yellow", Tone
 
 
 def findings_table(results: Results) -> Table:
-    """One row a figure, one column a regime; text from data is never read as markup."""
-    regimes = list(dict.fromkeys(finding.regime for finding in results if finding.regime))
+    """One row a figure, one column a regime; what is said of no regime stands in the first column.
+
+    Text from data is never read as markup.
+    """
+    regimes = list(dict.fromkeys(finding.regime for finding in results if finding.regime)) or [""]
     cells = {(finding.id, finding.regime): _cell(finding) for finding in results}
-    titles = {finding.id: finding.title for finding in results}
+    rows = {(finding.id, bool(finding.regime)): finding.title for finding in results}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
     table.add_column("", max_width=44)
     for regime in regimes:
         table.add_column(Text(regime))
-    for id, title in titles.items():
-        shared = cells.get((id, ""), Text())
-        table.add_row(
-            Text(title), *(cells.get((id, regime), shared if i == 0 else Text()) for i, regime in enumerate(regimes))
-        )
+    for (id, of_regimes), title in rows.items():
+        places = regimes if of_regimes else [""]
+        table.add_row(Text(title), *(cells.get((id, place), Text()) for place in places))
     return table
 
 
