@@ -6,6 +6,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trustnlp.cli.app import app
+from trustnlp.cli.assess import recorded_command
+from trustnlp.data import load
 from trustnlp.errors import ArgumentError
 from trustnlp.results import Results
 from trustnlp.studies import assess as study
@@ -116,3 +118,22 @@ def test_a_folder_is_asked_for() -> None:
     outcome = CliRunner().invoke(app, ["assess"])
     assert outcome.exit_code == 2
     assert "--out" in outcome.stderr
+
+
+@pytest.mark.parametrize("out", [["--out", "runs/a"], ["--out=runs/b"], ["--out", "runs/c", "--overwrite"]])
+def test_the_recorded_command_does_not_say_where_it_wrote(out: list[str]) -> None:
+    recorded = recorded_command(["assess", *out, "--data", "my tickets.csv"])
+    assert recorded == "trustnlp assess --data 'my tickets.csv'"
+
+
+def test_columns_are_named_by_role(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = tmp_path / "odd.csv"
+    renamed.write_text(table.read_text().replace("text,label,user,group", "what_was_said,label,user,group", 1))
+    asked = {}
+    monkeypatch.setattr(study, "run", lambda request, out, **_: asked.update(request=request) or Results({}, ()))
+    outcome = call(
+        monkeypatch, "assess", "--data", str(renamed), "--out", str(tmp_path), "--column", "text=what_was_said"
+    )
+    assert outcome.exit_code == 0, outcome.output
+    assert asked["request"].columns == {"text": "what_was_said"}
+    assert load(renamed, columns=asked["request"].columns).labels == ("alarm", "music", "phone")

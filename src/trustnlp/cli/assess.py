@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from trustnlp.cli.data import column_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +40,10 @@ def assess(
         str | None,
         typer.Option(help="Groups to compare: a column of the data, or 'length'.", rich_help_panel=_TRAIN),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="A column by role, where names are unusual: text=utterance."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.", rich_help_panel=_TRAIN)] = 200_000,
     members: Annotated[
         Path | None, typer.Option(help="Texts that --model was trained on.", rich_help_panel=_AUDIT)
@@ -60,11 +67,17 @@ def assess(
     from trustnlp.studies import audit
 
     console = Console(stderr=True)
-    command = shlex.join(["trustnlp", *sys.argv[1:]])
+    command = recorded_command(sys.argv[1:])
     with LiveProgress(console) as progress:
         if members is not None or nonmembers is not None:
             asked = audit.Request(
-                model=model, members=members, nonmembers=nonmembers, group=group, limit=limit, seed=seed
+                model=model,
+                members=members,
+                nonmembers=nonmembers,
+                group=group,
+                limit=limit,
+                seed=seed,
+                columns=dict(column_option(each) for each in column or ()),
             )
             results = audit.run(asked, out, progress=progress, overwrite=overwrite, command=command)
         else:
@@ -79,9 +92,20 @@ def assess(
                 seed=seed,
                 quick=quick,
                 device=device,
+                columns=dict(column_option(each) for each in column or ()),
             )
             results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
     _show(console, results, out)
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """The command line without where it writes, so that equal runs have equal records."""
+    kept, skip = ["trustnlp"], False
+    for argument in arguments:
+        if not skip and argument not in ("--out", "--overwrite") and not argument.startswith("--out="):
+            kept.append(argument)
+        skip = argument == "--out"
+    return shlex.join(kept)
 
 
 def _show(console: Console, results: Results, out: Path) -> None:

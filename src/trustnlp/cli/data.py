@@ -63,7 +63,7 @@ def check(
         _check_all()
         return
     try:
-        columns = dict(_column(each) for each in column or ())
+        columns = dict(column_option(each) for each in column or ())
         corpus = load(
             what,
             limit=limit,
@@ -79,7 +79,12 @@ def check(
     _show(corpus)
 
 
-def _column(given: str) -> tuple[str, str | int]:
+def column_option(given: str) -> tuple[str, str | int]:
+    """Role and column of an option such as text=utterance or label=2 (from 0, in a file without header).
+
+    Raises:
+        ArgumentError: it is not of that form.
+    """
     role, equals, name = given.partition("=")
     if not (role and equals and name):
         raise ArgumentError("column", "ROLE=NAME, such as text=utterance", given)

@@ -7,7 +7,8 @@ corpus ─ hold out non-members ─ plant canaries ─┬─ regime plain ──
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Request:
         seed: >= 0; same seed, same results. None draws one, or takes that of the run in the folder.
         quick: fewer texts, epochs and canaries.
         device: where models are trained.
+        columns: column of the data by role, where their names are unusual.
     """
 
     data: str = "synthetic"
@@ -61,6 +63,7 @@ class Request:
     seed: int | None = None
     quick: bool = False
     device: str = "cpu"
+    columns: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.not_empty("regimes", self.regimes)
@@ -146,7 +149,7 @@ def _corpus(request: Request) -> Corpus:
     if request.data == "synthetic":
         size = min(request.limit, QUICK_SIZE if request.quick else 20_000)
         return synthetic.corpus(size=size, bias=0.5, canaries=False)
-    return data.load(request.data, limit=request.limit, group=request.group)
+    return data.load(request.data, limit=request.limit, group=request.group, columns=request.columns)
 
 
 def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:

@@ -6,8 +6,8 @@ non-members file ┴─ blind classifier, membership by loss, utility and fairne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from trustnlp import checks, data
 from trustnlp.attacks import blind
 from trustnlp.attacks.membership import check_disjoint
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.errors import ArgumentError, CorpusError
+from trustnlp.data.encoding import Schema
+from trustnlp.errors import ArgumentError, CorpusError, GuaranteeError
 from trustnlp.models import LabelModel, load_checkpoint, losses
+from trustnlp.models.encoded import Split
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
@@ -38,6 +40,7 @@ class Request:
         group: the column that names groups, if any.
         limit: the most texts of each file to use.
         seed: >= 0; same seed, same results.
+        columns: column of both files by role, where their names are unusual.
 
     Raises:
         ArgumentError: one of the two files is not given.
@@ -49,6 +52,7 @@ class Request:
     group: str | None = None
     limit: int = 200_000
     seed: int | None = None
+    columns: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("members", "nonmembers"):
@@ -64,7 +68,7 @@ def run(
 
     Raises:
         ModelError: the checkpoint has no usable head, or is not safe to open.
-        GuaranteeError: members and non-members overlap.
+        GuaranteeError: members and non-members overlap, or the model has no loss for some of them.
         CorpusError, ArgumentError, RunError: files or folder cannot be used.
     """
     request = replace(request, seed=choose_seed(out, request.seed))
@@ -73,11 +77,12 @@ def run(
     inside, outside = _texts(members), _texts(nonmembers)
     check_disjoint([e.text for e in inside], [e.text for e in outside])
     model = load_checkpoint(request.model)
+    sides = _encoded(model, inside, "members"), _encoded(model, outside, "non-members")
     asked = {"model": request.model, "members": members.digest, "nonmembers": nonmembers.digest, "seed": request.seed}
     folder = open_run(out, asked, overwrite=overwrite)
     with folder.timed("attack"):
         blindly = blind.check([e.text for e in inside], [e.text for e in outside], generator=streams.numpy("blind"))
-        member_losses, nonmember_losses = (_losses(model, texts) for texts in (inside, outside))
+        member_losses, nonmember_losses = (losses(model, side) for side in sides)
         findings = measures.membership_findings(member_losses, nonmember_losses, None, streams)
         progress("attack", 1, 1, {})
     with folder.timed("measuring"):
@@ -92,26 +97,39 @@ def run(
 
 
 def _corpus(path: Path | None, request: Request) -> Corpus:
-    return data.load(path or "", limit=request.limit, group=request.group)
+    return data.load(path or "", limit=request.limit, group=request.group, columns=request.columns)
 
 
 def _texts(corpus: Corpus) -> tuple[Example, ...]:
     return (*corpus.train, *corpus.valid, *corpus.test)
 
 
-def _losses(model: Any, examples: Sequence[Example]) -> Any:
-    return losses(model, model.encode(examples))
+def _encoded(model: Any, examples: Sequence[Example], side: str) -> Split:
+    """The texts, all of which have a loss: those that a model cannot score are never just left out."""
+    schema = model.schema if isinstance(model, LabelModel) else Schema((), ())
+    for what, names in (("label", schema.labels), ("tags", schema.tags)):
+        if names and any(getattr(example, what) is None for example in examples):
+            raise CorpusError(
+                f"the {side} have no {what}, so this model has no loss for them", f"add a {what} column to both files"
+            )
+    encoded: Split = model.encode(examples)
+    lost = int((~encoded.complete).sum())
+    if lost:
+        raise GuaranteeError(
+            f"{lost} of {len(examples)} {side} have no loss under this model: it does not know their label or tags, or "
+            "they are too short",
+            "name labels as its config.json does, and leave other such texts out of both files",
+        )
+    return encoded
 
 
 def _measure(model: Any, examples: Sequence[Example]) -> list[Finding]:
-    """Utility and fairness, where the model answers labels or tags that the file has."""
+    """Utility and fairness, where the model answers labels or tags."""
     if not isinstance(model, LabelModel):
         return []
-    if model.schema.labels and any(example.label is None for example in examples):
-        raise CorpusError("the non-members have no label for some texts", "add a label column to both files")
     found = measures.answers(model, examples)
     dataset = "non-members"
     return [
-        *measures.utility(found, dataset=dataset),
+        *measures.utility(found, dataset=dataset, users=[example.user for example in examples]),
         *measures.fairness(model, examples, found, dataset=dataset, protected_group="group column"),
     ]
