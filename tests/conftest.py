@@ -1,6 +1,8 @@
 """For every test: one thread, and what more than one room needs: a corpus and recipes to train on within seconds."""
 
 import csv
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,22 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def remembered_noise() -> Callable[..., float]:
+    """The calibration of noise, which takes a second, done once for the same arguments."""
+    from trustnlp.dp import accounting
+
+    return functools.cache(accounting.calibrate)
+
+
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs, and secrets of two digits."""
+def hasty(monkeypatch: pytest.MonkeyPatch, remembered_noise: Callable[..., float]) -> None:
+    """One private epoch or two plain ones, and secrets of two digits."""
+    from trustnlp.dp import accounting
     from trustnlp.studies import assess, recipes
     from trustnlp.studies.recipes import PrivateRecipe, Recipe
 
     monkeypatch.setattr(recipes, "plain", lambda model, quick=False: Recipe(5e-3, 32, 2))
-    monkeypatch.setattr(recipes, "private", lambda model, examples, quick=False: PrivateRecipe(5e-3, 32, 2, 1.0))
+    monkeypatch.setattr(recipes, "private", lambda model, examples, quick=False: PrivateRecipe(5e-3, 16, 1, 1.0))
     monkeypatch.setattr(assess, "SECRET_LENGTH", 2)
+    monkeypatch.setattr(accounting, "calibrate", remembered_noise)
