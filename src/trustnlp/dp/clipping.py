@@ -91,7 +91,7 @@ def per_example_clipped_sum(
             value = loss(data.batch([int(index)]).to(tensors[0].device)).sum()
             reached = _gradient(value, tensors, sums)
             norm = _norm([part for _, part in reached])
-            _refuse_unbounded(value.item(), norm)
+            refuse_unbounded(value.item(), norm)
             for total, part in reached:
                 total.add_(part, alpha=clip_norm / max(norm, clip_norm))
             norms.append(norm)
@@ -125,7 +125,12 @@ def _sparse_embeddings(model: nn.Module) -> Iterator[None]:
             module.sparse = False
 
 
-def _refuse_unbounded(loss: float, norm: float) -> None:
+def refuse_unbounded(loss: float, norm: float) -> None:
+    """Checks that an example's loss and gradient norm are finite.
+
+    Raises:
+        GuaranteeError: one is NaN or infinite.
+    """
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise GuaranteeError(
             f"an example has loss {loss} and a gradient of norm {norm}, which no clipping bounds",

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from trustnlp.dp import validation
-from trustnlp.dp.clipping import ClippedSumFunction, LossFunction, per_example_clipped_sum
+from trustnlp.dp.book_keeping import BookKeeping
+from trustnlp.dp.clipping import ClippedSumFunction, LossFunction
 from trustnlp.dp.ledger import Ledger
 from trustnlp.dp.noise import GaussianNoise
 from trustnlp.dp.sampling import PoissonSampler
@@ -41,7 +42,7 @@ class PrivateStep:
         streams: source of the noise; the plan's digest is mixed in, so that two plans never share noise.
         ledger: where every step is written down first; in memory if None.
         loss: one loss per example, batch -> (B,); `model.loss` if None.
-        clipped_sum: how the clipped sum is computed; `per_example_clipped_sum` if None.
+        clipped_sum: how the clipped sum is computed; `BookKeeping()` if None.
         schedule: factor of the learning rate at each step, a function of the step alone.
 
     Raises:
@@ -72,7 +73,7 @@ class PrivateStep:
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._streams = streams
         self._loss = loss or _loss_of(model)
-        self._clipped_sum = clipped_sum or per_example_clipped_sum
+        self._clipped_sum = clipped_sum or BookKeeping()
         self._schedule = schedule
         self._noise = GaussianNoise(plan.noise_multiplier * plan.clip_norm, streams.child(f"dp/{plan.digest()}"))
         self._probed: set[bool] = set()

@@ -1,0 +1,182 @@
+"""Clipped sums with one backward per physical batch (book-keeping, Bu et al. 2022, arXiv 2210.00038).
+
+Shape legend: B examples of a physical batch.
+
+    attach rules ─> loss(batch).sum().backward() ─> norms (B,) ─> factors min(1, C/norm) ─> weighted sums
+                     layers' parameters are constants, inputs and output gradients are kept (`tape`, `layer_rules`)
+
+Fails closed. A model with one layer or one use of a parameter that the rules do not cover, is trained by
+`per_example_clipped_sum` as a whole, and `BookKeeping.fallback` says why:
+
+| what                                                             | when it is noticed                           |
+|------------------------------------------------------------------|----------------------------------------------|
+| a trained parameter of a layer without a rule                     | before the first step                        |
+| a parameter used outside its layer, as in F.linear(x, m.weight)   | every step: autograd then gives it a gradient |
+| a layer's input or output that is not one row per example         | every step                                   |
+| a layer's input overwritten in place, gradients inside the loss   | every step                                   |
+| rows in another order than the examples, and whatever else        | a probe against per-example gradients        |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trustnlp import checks
+from trustnlp.dp.agreement import disagreement
+from trustnlp.dp.clipping import ClippedSum, LossFunction, Parameters, per_example_clipped_sum, refuse_unbounded
+from trustnlp.dp.layer_rules import Rule
+from trustnlp.dp.rulebook import rules_for
+from trustnlp.dp.tape import Tape, UnsupportedUseError
+from trustnlp.models.protocol import Batch, Encoded
+
+_log = logging.getLogger(__name__)
+
+
+class BookKeeping:
+    """A `ClippedSumFunction` with one backward per physical batch; by the slow path where the rules do not suffice.
+
+    Guarantee: that of `per_example_clipped_sum`, whose sums these are up to rounding.
+
+    Args:
+        physical_batch: how many examples go through the model at a time. Sets speed and memory, not the result.
+
+    Attributes:
+        fallback: why the last model went the slow path; empty where it did not.
+
+    Raises:
+        ArgumentError: `physical_batch` below 1.
+    """
+
+    def __init__(self, physical_batch: int = 64) -> None:
+        self.physical_batch = checks.at_least("physical_batch", physical_batch, 1)
+        self.fallback = ""
+        self._situation: tuple[int, ...] = ()
+        self._rules: list[Rule] = []
+
+    def __call__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        data: Encoded,
+        indices: np.ndarray,
+        parameters: Parameters,
+        clip_norm: float,
+    ) -> ClippedSum:
+        """The clipped sum, see `per_example_clipped_sum`; dropout draws one mask for a physical batch.
+
+        Raises:
+            GuaranteeError: a loss or a gradient that is not finite.
+            ArgumentError: a clip norm that is not a number > 0.
+        """
+        checks.positive("clip_norm", clip_norm)
+        situation = (id(model), model.training, *map(id, parameters.values()))
+        if situation != self._situation:
+            self._plan(model, loss, data, parameters, clip_norm)
+            self._situation = situation
+        if not self.fallback:
+            try:
+                return self._sum(model, loss, self._batches(data, indices), parameters, clip_norm)
+            except UnsupportedUseError as error:
+                self._fall_back(str(error))
+        return per_example_clipped_sum(model, loss, data, indices, parameters, clip_norm)
+
+    def _batches(self, data: Encoded, indices: np.ndarray) -> Iterator[Batch]:
+        for start in range(0, len(indices), self.physical_batch):
+            yield data.batch(indices[start : start + self.physical_batch])
+
+    def _plan(
+        self, model: nn.Module, loss: LossFunction, data: Encoded, parameters: Parameters, clip_norm: float
+    ) -> None:
+        self.fallback = ""
+        self._rules, missing = rules_for(model, parameters)
+        if missing:
+            more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
+            self._fall_back("; ".join(missing[:3]) + more)
+            return
+
+        def fast(batch: Batch) -> ClippedSum:
+            return self._sum(model, loss, [batch], parameters, clip_norm)
+
+        reason = disagreement(fast, model, loss, data, parameters, clip_norm)
+        if reason:
+            self._fall_back(reason)
+
+    def _fall_back(self, reason: str) -> None:
+        self.fallback = reason
+        _log.warning("clipping by one backward per example, which is slow: %s", reason)
+
+    def _sum(
+        self, model: nn.Module, loss: LossFunction, batches: Iterable[Batch], parameters: Parameters, clip_norm: float
+    ) -> ClippedSum:
+        device = next(iter(parameters.values())).device
+        sums = {p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters.values()}
+        norms, losses = [torch.zeros(0)], [torch.zeros(0)]
+        with _gradients_set_aside(model):
+            for batch in batches:
+                tape = Tape(len(batch), device)
+                with self._attached(tape):
+                    values = _backward(loss, batch.to(device), tape)
+                    _refuse_other_uses(parameters)
+                    norms.append(self._add(sums, clip_norm, values))
+                losses.append(values.cpu())
+        mean_loss = float(torch.cat(losses).double().mean())  # NaN for an empty draw
+        return ClippedSum({name: sums[p] for name, p in parameters.items()}, torch.cat(norms), mean_loss)
+
+    @contextmanager
+    def _attached(self, tape: Tape) -> Iterator[None]:
+        try:
+            for rule in self._rules:
+                rule.attach(tape)
+            yield
+        finally:
+            for rule in self._rules:
+                rule.detach()
+
+    @torch.no_grad()
+    def _add(self, sums: Mapping[nn.Parameter, Tensor], clip_norm: float, losses: Tensor) -> Tensor:
+        """Adds the clipped gradients to the sums; gives their norms before clipping, (B,)."""
+        reached = [rule for rule in self._rules if rule.collect()]
+        squares = [rule.squared_norms() for rule in reached] or [torch.zeros_like(losses)]
+        norms = torch.stack(squares).sum(0).clamp(min=0).sqrt()
+        shown = norms.cpu()
+        for value, norm in zip(losses.tolist(), shown.tolist(), strict=True):
+            refuse_unbounded(value, norm)
+        factors = clip_norm / norms.clamp(min=clip_norm)
+        for rule in reached:
+            rule.add_to(sums, factors)
+        return shown
+
+
+def _backward(loss: LossFunction, batch: Batch, tape: Tape) -> Tensor:
+    """(B,) losses, after one backward of their sum."""
+    losses = loss(batch)
+    if losses.shape != (len(batch),):
+        raise UnsupportedUseError(f"the loss has shape {tuple(losses.shape)} in a batch of {len(batch)} examples")
+    tape.in_backward = True
+    losses.sum().backward()
+    return losses.detach()
+
+
+def _refuse_other_uses(parameters: Parameters) -> None:
+    used = [name for name, parameter in parameters.items() if parameter.grad is not None]
+    if used:
+        raise UnsupportedUseError(f"parameters are used outside their layers: {', '.join(used[:3])}")
+
+
+@contextmanager
+def _gradients_set_aside(model: nn.Module) -> Iterator[None]:
+    """Inside, no parameter has a gradient at first; outside, each has what it had."""
+    held = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in held:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in held:
+            parameter.grad = gradient
