@@ -173,7 +173,7 @@ class PrivacyPlan:
             streams: source of the noise.
             ledger: where every step is written down first; in memory if left out, so that no run can be resumed.
             loss: one loss per example, batch -> (B,); `model.loss` if left out.
-            clipped_sum: how the clipped sum is computed; one backward per example if left out.
+            clipped_sum: how the clipped sum is computed; `BookKeeping()` if left out.
             schedule: factor of the learning rate at each step, a function of the step alone.
         """
         from trustnlp.dp.engine import PrivateStep
