@@ -124,7 +124,7 @@ class Metric:
         declared = {"notion": self.notion.value, "rule": RULE, **asdict(scope)}
         return Finding(
             id=self.id,
-            title=self.title,
+            title=f"{self.title} ({scope.protected_group})",
             unit=self.unit,
             direction=self.direction,
             ideal=self.ideal,

@@ -70,7 +70,7 @@ QUESTIONS = (
         "fairness",
         "Does it work equally well for all groups?",
         "Fairness",
-        "The same test, counted separately for each group of people. Small groups give wide intervals: where too few "
+        "The same test, counted separately for each group. Small groups give wide intervals: where too few "
         "texts were available to tell, we say so rather than call it fair.",
     ),
     Question(
@@ -177,14 +177,14 @@ EXPLANATIONS = (
         "label-error-gap",
         "fairness",
         "Between the best- and the worst-served group the error rate differs by {value}.",
-        "The largest difference in error rate between any two groups of people.",
+        "The largest difference in error rate between any two groups.",
         "0%. The verdict asks whether the gap stays within a margin, and whether we could have seen a larger one.",
     ),
     Explanation(
         "slot-f1-gap",
         "fairness",
         "Between the best- and the worst-served group the slot F1 differs by {value}.",
-        "The largest difference in slot F1 between any two groups of people.",
+        "The largest difference in slot F1 between any two groups.",
         "0%.",
     ),
     Explanation(

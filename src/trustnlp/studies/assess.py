@@ -159,7 +159,7 @@ def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
         raise CorpusError(f"corpus {corpus.name!r} has no test split", "give it one; accuracy is measured there")
     protected_group = "speaker group"
     if not corpus.groups:
-        corpus, protected_group = groups.derive(corpus, "length"), "text length (a proxy)"
+        corpus, protected_group = groups.derive(corpus, "length"), "short and long texts"
     size = min(MOST_MEMBERS, int(MEMBER_SHARE * len(corpus.train)))
     split = hold_out(corpus, size, streams.numpy("members"))
     check_disjoint([e.text for e in split.corpus.train], [e.text for e in split.nonmembers])
