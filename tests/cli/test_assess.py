@@ -30,7 +30,7 @@ def test_a_corpus_is_trained_on_attacked_reported_and_gated(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run [red]"
-    command = ("assess", "--data", str(table), "--out", str(run), "--seed", "7", "--quick")
+    command = ("assess", "--data", str(table), "--out", str(run), "--seed", "7", "--epsilon", "2", "--quick")
     outcome = call(monkeypatch, *command)
     assert reported(outcome) == run / "report.html"
     assert "<h1>tickets</h1>" in (run / "report.html").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_corpus_is_trained_on_attacked_reported_and_gated(
     assert "--seed 7" not in results.run["command"]
 
     policy = tmp_path / "policy.toml"
-    for ceiling, status, said in (("8.0", 0, "gate open"), ("1.0", 1, "gate closed")):
+    for ceiling, status, said in (("2.0", 0, "gate open"), ("1.0", 1, "gate closed")):
         policy.write_text(f'[[rule]]\nfinding = "epsilon"\nregime = "private"\nceiling = {ceiling}\n')
         gated = call(monkeypatch, "gate", str(run), "--policy", str(policy))
         assert gated.exit_code == status

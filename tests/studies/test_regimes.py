@@ -27,7 +27,7 @@ def corpus(table: Path) -> Corpus:
 
 @pytest.fixture
 def setting(corpus: Corpus) -> Setting:
-    return Setting("bilstm", corpus, corpus.train[:160], corpus.valid, epsilon=8.0, delta=1e-4, streams=Streams(1))
+    return Setting("bilstm", corpus, corpus.train[:160], corpus.valid, epsilon=2.0, delta=1e-4, streams=Streams(1))
 
 
 def same_weights(one: models.NLUModel, other: models.NLUModel) -> bool:
@@ -101,7 +101,7 @@ class TestPrivate:
 
         (finding,) = trained.findings
         assert finding.value == pytest.approx(ledger.spent_epsilon())
-        assert 0.99 * 8 <= finding.value <= 8
+        assert 0.99 * 2 <= finding.value <= 2
         assert finding.verdict is Verdict.WITHIN_BUDGET
         assert finding.details["steps"] == plan.steps
         assert finding.details["delta"] == setting.delta
