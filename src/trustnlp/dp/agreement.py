@@ -100,4 +100,4 @@ def _agree(found: ClippedSum, rows: Sequence[ClippedSum]) -> bool:
 def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
     """Whether two tensors differ by rounding, where the figures that were rounded may have been as large as `scale`."""
     eps = torch.finfo(expected.dtype).eps
-    return bool((found - expected).norm() <= eps**0.5 * expected.norm() + 1e3 * eps * scale)
+    return bool((found - expected).norm() <= eps**0.5 * expected.norm() + eps * (1 + 1e3 * scale))

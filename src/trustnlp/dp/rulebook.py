@@ -64,7 +64,7 @@ def _tied(rules: Sequence[LayerRule]) -> tuple[list[tuple[EmbeddingRule, LinearR
     pairs, shared = [], set()
     for parameter, holders in owners.items():
         embeddings = [rule for rule in holders if type(rule) is EmbeddingRule]
-        heads = [rule for rule in holders if type(rule) is LinearRule and rule.trained["weight"] is parameter]
+        heads = [rule for rule in holders if type(rule) is LinearRule and rule.trained.get("weight") is parameter]
         if len(holders) == 2 and embeddings and heads:
             pairs.append((embeddings[0], heads[0]))
         elif len(holders) > 1:

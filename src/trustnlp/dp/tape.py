@@ -67,7 +67,7 @@ class Tape:
             UnsupportedUseError: the first dimension of input or output is not the batch's.
         """
         rows = {len(value) if value.dim() else 0, len(output) if output.dim() > 1 else 0}
-        if rows == {1}:
+        if rows == {1} and self._examples > 1:
             value, output = (tensor.expand(self._examples, *tensor.shape[1:]) for tensor in (value, output))
         elif rows != {self._examples}:
             shapes = f"{tuple(value.shape)} to {tuple(output.shape)}"
@@ -76,13 +76,29 @@ class Tape:
         if torch.is_grad_enabled():
             if not output.requires_grad:
                 output = _Anchored.apply(output, self._anchor)
-            output.register_hook(lambda gradient: self._receive(use, gradient))
+            elif _is_partial_view(output):
+                output = output.clone()
+            self._listen(use, output)
         return use, output
 
-    def _receive(self, use: Use, gradient: Tensor) -> None:
-        if not self.in_backward or use.gradient is not None:
-            raise UnsupportedUseError("the loss takes gradients itself, or the graph is gone through twice")
-        use.gradient = Kept(gradient)
+    def _listen(self, use: Use, output: Tensor) -> None:
+        """Keeps the gradient of `output`; of what it is a view of, as a hook of a view is lost once it is written to."""
+
+        def receive(gradient: Tensor) -> None:
+            if not self.in_backward or use.gradient is not None:
+                raise UnsupportedUseError("the loss takes gradients itself, or the graph is gone through twice")
+            use.gradient = Kept(gradient.reshape(shape))
+
+        shape = output.shape
+        (output if output._base is None else output._base).register_hook(receive)
+
+
+def _is_partial_view(tensor: Tensor) -> bool:
+    """Whether it is a view of something else than all of another tensor's entries in their order."""
+    base = tensor._base
+    return base is not None and not (
+        base.requires_grad and base.numel() == tensor.numel() and base.is_contiguous() and tensor.is_contiguous()
+    )
 
 
 class _Anchored(torch.autograd.Function):
