@@ -52,7 +52,8 @@ def test_a_finding_declares_its_contract():
         SCOPE, 0.6, Interval(0.55, 0.65), n=90, minimum_detectable_effect=0.07, details={"more": [1, 2]}
     )
     assert finding == Finding(
-        "some-bias", "Some bias (gender)", 0.6, 0.55, 0.65, 0.95, 90, "fraction", Direction.IDEAL, 0.5, DISPARITY, "", "nobody",
+        "some-bias", "Some bias (gender)", 0.6, 0.55, 0.65, 0.95, 90, "fraction", Direction.IDEAL, 0.5, DISPARITY, "",
+        "nobody",
         {
             "notion": "sensitivity", "rule": "confidence-interval inclusion", "protected_group": "gender",
             "dataset": "corpus", "margin": 0.05, "minimum_detectable_effect": 0.07, "more": [1, 2],

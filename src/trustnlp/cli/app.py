@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -41,6 +42,8 @@ def _options(
 
 def main() -> None:
     """Runs the command line; a trustnlp error is one line on stderr and exit status 2, Ctrl-C is 130."""
+    # Threads that wait by spinning stall each other many times over as soon as another process wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except TrustnlpError as error:

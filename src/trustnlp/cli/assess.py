@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.errors import ArgumentError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +25,11 @@ _AUDIT = "Audit an existing checkpoint instead"
 def assess(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
     data: Annotated[
-        str, typer.Option(help="Corpus: a name ('trustnlp data list') or a path.", rich_help_panel=_TRAIN)
-    ] = "synthetic",
+        str | None,
+        typer.Option(
+            help="Corpus: a name ('trustnlp data list') or a path. Default: synthetic.", rich_help_panel=_TRAIN
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="bilstm, transformer, minilm, or a Hugging Face path or name.", rich_help_panel=_TRAIN)
     ] = "bilstm",
@@ -70,6 +74,8 @@ def assess(
     command = recorded_command(sys.argv[1:])
     with LiveProgress(console) as progress:
         if members is not None or nonmembers is not None:
+            if data is not None:
+                raise ArgumentError("data", "left out of an audit", data, "an audit reads --members and --nonmembers")
             asked = audit.Request(
                 model=model,
                 members=members,
@@ -77,12 +83,13 @@ def assess(
                 group=group,
                 limit=limit,
                 seed=seed,
+                device=device,
                 columns=dict(column_option(each) for each in column or ()),
             )
             results = audit.run(asked, out, progress=progress, overwrite=overwrite, command=command)
         else:
             request = study.Request(
-                data=data,
+                data=data or "synthetic",
                 model=model,
                 regimes=tuple(name.strip() for name in regimes.split(",")),
                 epsilon=epsilon,

@@ -87,6 +87,7 @@ def attack_ceiling(events: Iterable[Event], fpr: float) -> float:
     return _ceiling(_merged(events), fpr)
 
 
+@lru_cache(maxsize=512)
 def calibrate(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """The noise multiplier with which `steps` releases spend at most `epsilon` at `delta`, and at least 99% of it.
 

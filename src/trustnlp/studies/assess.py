@@ -29,7 +29,7 @@ from trustnlp.studies import measures
 from trustnlp.studies.regimes import REGIMES, Setting, plain
 from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
 
-QUICK_SIZE = 4_000
+QUICK_SIZE = 5_000
 MOST_MEMBERS = 2_000
 MEMBER_SHARE = 0.15
 SECRET_LENGTH = 4
@@ -199,7 +199,7 @@ def _measure(
     members = measures.answers(model, prepared.split.members).losses
     nonmembers = measures.answers(model, prepared.split.nonmembers).losses
     return [
-        *measures.utility(found, dataset=dataset),
+        *measures.utility(found, dataset=dataset, users=[example.user for example in prepared.test]),
         *measures.membership_findings(members, nonmembers, reference, streams),
         *measures.canary_findings(model, prepared.canaries, progress, f"{regime} canaries"),
         *measures.fairness(model, prepared.test, found, dataset=dataset, protected_group=prepared.protected_group),

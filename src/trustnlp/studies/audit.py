@@ -40,6 +40,7 @@ class Request:
         group: the column that names groups, if any.
         limit: the most texts of each file to use.
         seed: >= 0; same seed, same results.
+        device: where the model answers.
         columns: column of both files by role, where their names are unusual.
 
     Raises:
@@ -52,6 +53,7 @@ class Request:
     group: str | None = None
     limit: int = 200_000
     seed: int | None = None
+    device: str = "cpu"
     columns: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ def run(
     members, nonmembers = (_corpus(path, request) for path in (request.members, request.nonmembers))
     inside, outside = _texts(members), _texts(nonmembers)
     check_disjoint([e.text for e in inside], [e.text for e in outside])
-    model = load_checkpoint(request.model)
+    model = load_checkpoint(request.model).to(request.device)
     sides = _encoded(model, inside, "members"), _encoded(model, outside, "non-members")
     asked = {"model": request.model, "members": members.digest, "nonmembers": nonmembers.digest, "seed": request.seed}
     folder = open_run(out, asked, overwrite=overwrite)
