@@ -97,7 +97,9 @@ class TestLayersBetweenLayers:
     """Gradients flow through layers whose own parameters autograd takes for constants."""
 
     @settings(max_examples=15, deadline=None)
-    @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), CLIPS, st.lists(st.booleans(), min_size=7, max_size=7))
+    @given(
+        st.integers(1, 5), st.integers(1, 6), st.integers(0, 99), CLIPS, st.lists(st.booleans(), min_size=7, max_size=7)
+    )
     def test_a_stack(self, examples, length, seed, clip_norm, frozen):
         def loss(self, batch):
             hidden = self.embedding(batch.inputs["ids"])
@@ -120,7 +122,9 @@ class TestLayersBetweenLayers:
         assert_one_backward_is_exact(model, data, clip_norm, physical_batch=2)
 
     def test_a_layer_applied_to_its_own_output(self):
-        model = Loss(lambda self, batch: self.layer(self.layer(batch.inputs["x"]).sin()).sum((1, 2)), layer=nn.Linear(3, 3))
+        model = Loss(
+            lambda self, batch: self.layer(self.layer(batch.inputs["x"]).sin()).sum((1, 2)), layer=nn.Linear(3, 3)
+        )
         assert_one_backward_is_exact(random_weights(model), Rows({"x": normal(4, 5, 3)}))
 
     def test_positions_that_all_examples_share(self):
@@ -172,7 +176,9 @@ class TestLayersBetweenLayers:
 
 class TestTiedRule:
     @settings(max_examples=25, deadline=None)
-    @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 5), st.integers(0, 99), CLIPS, st.booleans(), st.booleans())
+    @given(
+        st.integers(1, 5), st.integers(1, 8), st.integers(1, 5), st.integers(0, 99), CLIPS, st.booleans(), st.booleans()
+    )
     def test_the_cross_term_counts(self, examples, length, width, seed, clip_norm, bias, padding):
         def loss(self, batch):
             ids = batch.inputs["ids"]

@@ -33,6 +33,7 @@ def disagreement(
         GuaranteeError: a loss or a gradient that is not finite.
     """
     chosen = _of_unlike_lengths(data)
+    eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters.values())
     for order in (chosen, chosen[::-1]):
         batch = data.batch(order)
         rows = _row_by_row(model, loss, batch, parameters, clip_norm)
@@ -43,7 +44,7 @@ def disagreement(
             raise
         except Exception as error:  # the slow path went well, so whatever this is, it is the fast one's
             return f"in a probe it failed: {error}"
-        if not _agree(found, rows):
+        if not _agree(found, rows, eps):
             return "in a probe its gradients were not those of one backward per example"
     return ""
 
@@ -87,17 +88,15 @@ def _row_by_row(
     return rows
 
 
-def _agree(found: ClippedSum, rows: Sequence[ClippedSum]) -> bool:
-    """Whether norms and sums are equal up to the square root of the precision."""
-    expected = {name: torch.stack([row.gradients[name] for row in rows]).sum(0) for name in found.gradients}
+def _agree(found: ClippedSum, rows: Sequence[ClippedSum], eps: float) -> bool:
+    """Whether norms and sums are equal up to the square root of `eps`, the precision of the parameters."""
     norms = torch.cat([row.norms for row in rows])
-    if not _close(found.norms.to(norms.dtype), norms, norms.norm()):
-        return False
+    expected = {name: torch.stack([row.gradients[name] for row in rows]).sum(0) for name in found.gradients}
     total = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
-    return all(_close(found.gradients[name], gradient, total) for name, gradient in expected.items())
+    pairs = [(found.gradients[name], gradient, total) for name, gradient in expected.items()]
+    return all(_close(*pair, eps) for pair in [(found.norms.to(norms.dtype), norms, norms.norm()), *pairs])
 
 
-def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
+def _close(found: Tensor, expected: Tensor, scale: Tensor, eps: float) -> bool:
     """Whether two tensors differ by rounding, where the figures that were rounded may have been as large as `scale`."""
-    eps = torch.finfo(expected.dtype).eps
     return bool((found - expected).norm() <= eps**0.5 * expected.norm() + eps * (1 + 1e3 * scale))
