@@ -213,6 +213,15 @@ class TestFallback:
         _, _, expected = both(model, data, 0.1)
         assert same(found, expected, 0)
 
+    def test_a_forward_method_replaced_later_stays_replaced(self):
+        engine, model = BookKeeping(), Tagger()
+        engine(model, model.loss, TEXTS, [0], trainable(model), 0.1)
+        model.head.forward = replaced = lambda x: 2 * nn.Linear.forward(model.head, x)
+        found = engine(model, model.loss, TEXTS, np.arange(9), trainable(model), 0.1)
+        assert "replaced" in engine.fallback
+        assert model.head.forward is replaced
+        assert same(found, both(model, TEXTS, 0.1)[2], 0)
+
     def test_a_layer_without_a_rule_sends_the_whole_model_the_slow_way(self):
         model = Tagger()
         model.extra = nn.GRU(2, 2).double()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trustnlp.dp.ghost_norms import Lookups, OuterProducts, Scales, inner_products
-from trustnlp.dp.tape import Tape, Use
+from trustnlp.dp.tape import Tape, UnsupportedUseError, Use
 
 Sums = Mapping[nn.Parameter, Tensor]
 
@@ -80,16 +80,23 @@ class LayerRule:
         return "" if dict(module.named_parameters(recurse=False)).keys() <= {"weight", "bias"} else "more parameters"
 
     def attach(self, tape: Tape) -> None:
-        """See `Rule.attach`; calls go through an attribute of the object, which hides the method of its class."""
+        """See `Rule.attach`; an attribute of the object hides the method of its class.
+
+        Raises:
+            UnsupportedUseError: somebody else has done the same.
+        """
         self._uses.clear()
         self._tape = tape
         for module in self._modules:
+            if "forward" in module.__dict__:
+                raise UnsupportedUseError("a layer's forward method was replaced")
             module.__dict__["forward"] = self.forward
 
     def detach(self) -> None:
         """See `Rule.detach`."""
         for module in self._modules:
-            module.__dict__.pop("forward", None)
+            if module.__dict__.get("forward") == self.forward:
+                del module.__dict__["forward"]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own output, watched."""

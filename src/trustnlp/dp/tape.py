@@ -82,7 +82,7 @@ class Tape:
         return use, output
 
     def _listen(self, use: Use, output: Tensor) -> None:
-        """Keeps the gradient of `output`; of its base where it is a view, whose own hook is lost once it is written to."""
+        """Keeps the gradient of `output`; through its base if it is a view, as views lose hooks when written to."""
 
         def receive(gradient: Tensor) -> None:
             if not self.in_backward or use.gradient is not None:
