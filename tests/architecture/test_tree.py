@@ -24,6 +24,7 @@ PUBLIC = {
     "trustnlp.attacks": ["blind", "exposure", "membership"],
     "trustnlp.data": ["Corpus", "Example", "load"],
     "trustnlp.dp": [
+        "BookKeeping",
         "ClippedSum",
         "Ledger",
         "PoissonSampler",

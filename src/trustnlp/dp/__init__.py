@@ -7,6 +7,7 @@ for draw in plan.sampler(streams):
 print(plan.statement())
 """
 
+from trustnlp.dp.book_keeping import BookKeeping
 from trustnlp.dp.clipping import ClippedSum, per_example_clipped_sum
 from trustnlp.dp.engine import PrivateStep
 from trustnlp.dp.ledger import Ledger
@@ -15,6 +16,7 @@ from trustnlp.dp.sampling import PoissonSampler
 from trustnlp.dp.statement import Statement
 
 __all__ = [
+    "BookKeeping",
     "ClippedSum",
     "Ledger",
     "PoissonSampler",

@@ -48,15 +48,16 @@ QUESTIONS = (
         "Secrets",
         "Before training we planted made-up secrets (“canaries”, such as a random code) in the training data, some "
         "once and some many times. After training we ask the model to rank every possible secret of the same form and "
-        "look where the planted one lands.",
+        "look where the planted one lands. Copies add up: a budget that protects one text protects a secret that "
+        "occurs in k texts k times less, so compare the secrets planted once with those planted often.",
     ),
     Question(
         "budget",
         "Is the promised privacy budget kept?",
         "Privacy budget",
-        "Differential privacy is a promise with a number: epsilon limits how much one person's data can change what "
-        "the model does, against every attacker, including those nobody has invented yet. Attacks show what leaks "
-        "today; the budget limits what can ever leak.",
+        "Differential privacy is a promise with a number: epsilon limits how much any one unit (one text, unless the "
+        "guarantee names another) can change what the model does, against every attacker, including those nobody has "
+        "invented yet. Attacks show what leaks today; the budget limits what can ever leak.",
         "No budget was promised for this model.",
     ),
     Question(
