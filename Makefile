@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup  ## assess the embedded corpus and write a report (about two minutes)
-	$(BIN)/trustnlp assess --data synthetic --quick --out runs/demo --overwrite
+	$(BIN)/trustnlp assess --data synthetic --quick --seed 0 --out runs/demo --overwrite
 
 test: setup browser lint check-types check-layers  ## everything that CI runs
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"

@@ -76,7 +76,7 @@ def test_an_error_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     assert ended(monkeypatch, *GATE) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where it stopped\n"
+    assert capsys.readouterr().err == "interrupted; the same command without --overwrite goes on where it stopped\n"
 
 
 def test_a_fault_of_ours_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

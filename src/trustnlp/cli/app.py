@@ -51,5 +51,5 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            typer.secho("interrupted; the same command goes on where it stopped", err=True)
+            typer.secho("interrupted; the same command without --overwrite goes on where it stopped", err=True)
         raise
