@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_the_status_of_a_command_is_that_of_the_program(monkeypatch: pytest.Monk
 def test_a_misspelt_option_is_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(monkeypatch, "gate", "run", "--polcy", "x") == 2
     assert "--polcy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("load", "policy"), [(0.1, None), (64.0, "PASSIVE")])
+def test_threads_wait_quietly_where_others_use_the_cores(
+    load: float, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # so that monkeypatch takes back whatever main sets
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(sys, "argv", ["trustnlp", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy

@@ -40,10 +40,15 @@ def _options(
     pass
 
 
+def _busy() -> bool:
+    """Whether others use all cores: threads that wait by spinning, the faster way on idle cores, then stall."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def main() -> None:
     """Runs the command line; a trustnlp error is one line on stderr and exit status 2, Ctrl-C is 130."""
-    # Threads that wait by spinning stall each other many times over as soon as another process wants the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if _busy():
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch starts its threads
     try:
         app()
     except TrustnlpError as error:
