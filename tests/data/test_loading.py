@@ -220,15 +220,18 @@ def test_memory_is_that_of_the_texts_kept(tmp_path: Path) -> None:
     assert peak < size / 5
 
 
+# VmHWM, not getrusage: that one also counts what the test process held when it started the child.
 PROBE = """
-import resource, sys
+import re, sys
 from trustnlp.data import load
 corpus = load(sys.argv[1])
-print(len(corpus.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, *corpus.notes, sep="|")
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+print(len(corpus.train), peak // 1024, *corpus.notes, sep="|")
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 @pytest.mark.parametrize("ending", ["csv", "txt"])
 def test_a_gigabyte_is_read_in_bounded_memory(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"big.{ending}"
@@ -245,5 +248,5 @@ def test_a_gigabyte_is_read_in_bounded_memory(tmp_path: Path, ending: str) -> No
     path.unlink()
     kept, megabytes, note, *_ = done.stdout.split("|")
     assert int(kept) == 160_000
-    assert int(megabytes) < 512
+    assert 50 < int(megabytes) < 512
     assert note.startswith("a uniform sample of 200,000 of")
