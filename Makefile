@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format check-types check-layers browser clean
+.PHONY: help setup demo test test-all bench lint format check-types check-layers browser clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,9 @@ test: setup browser lint check-types check-layers  ## everything that CI runs
 
 test-all: setup browser lint check-types check-layers  ## the same, with the slow tests
 	$(TEST)
+
+bench: setup  ## time of a private step against a plain one (minutes)
+	$(BIN)/python benchmarks/private_step.py
 
 lint: setup
 	$(BIN)/ruff check .
