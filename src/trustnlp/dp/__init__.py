@@ -7,21 +7,33 @@ for draw in plan.sampler(streams):
 print(plan.statement())
 """
 
+from trustnlp.dp.adaptive_thresholds import Quantile
+from trustnlp.dp.automatic_clipping import AutomaticClipping
 from trustnlp.dp.book_keeping import BookKeeping
-from trustnlp.dp.clipping import ClippedSum, per_example_clipped_sum
+from trustnlp.dp.clipping import Clip, ClippedSum, Unit, per_unit_clipped_sum
 from trustnlp.dp.engine import PrivateStep
+from trustnlp.dp.flat_clipping import FlatClipping
+from trustnlp.dp.layerwise_clipping import LayerwiseClipping
 from trustnlp.dp.ledger import Ledger
+from trustnlp.dp.micro_batches import MicroBatchClipping
 from trustnlp.dp.plan import PrivacyPlan
 from trustnlp.dp.sampling import PoissonSampler
 from trustnlp.dp.statement import Statement
 
 __all__ = [
+    "AutomaticClipping",
     "BookKeeping",
+    "Clip",
     "ClippedSum",
+    "FlatClipping",
+    "LayerwiseClipping",
     "Ledger",
+    "MicroBatchClipping",
     "PoissonSampler",
     "PrivacyPlan",
     "PrivateStep",
+    "Quantile",
     "Statement",
-    "per_example_clipped_sum",
+    "Unit",
+    "per_unit_clipped_sum",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trustnlp.dp.clipping import ClippedSum, LossFunction, Parameters, per_example_clipped_sum
+from trustnlp.dp.clipping import Clip, ClippedSum, LossFunction, Parameters, examples, per_unit_clipped_sum
 from trustnlp.errors import GuaranteeError
 from trustnlp.models.protocol import Batch, Encoded
 from trustnlp.models.training import seeded
@@ -22,7 +22,7 @@ def disagreement(
     loss: LossFunction,
     data: Encoded,
     parameters: Parameters,
-    clip_norm: float,
+    clip: Clip,
 ) -> str:
     """What is wrong with `fast` on a few examples of `data`; empty if norms and sums are those of the slow path.
 
@@ -36,7 +36,7 @@ def disagreement(
     eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters.values())
     for order in (chosen, chosen[::-1]):
         batch = data.batch(order)
-        rows = _row_by_row(model, loss, batch, parameters, clip_norm)
+        rows = _row_by_row(model, loss, batch, parameters, clip)
         try:
             with seeded(0, model):
                 found = fast(batch)
@@ -74,7 +74,7 @@ def _of_unlike_lengths(data: Encoded) -> list[int]:
 
 
 def _row_by_row(
-    model: nn.Module, loss: LossFunction, batch: Batch, parameters: Parameters, clip_norm: float
+    model: nn.Module, loss: LossFunction, batch: Batch, parameters: Parameters, clip: Clip
 ) -> list[ClippedSum]:
     """The slow path on every row of `batch`, with the random masks that the whole batch gets."""
     rows = []
@@ -84,7 +84,7 @@ def _row_by_row(
             return loss(whole)[row]
 
         with seeded(0, model):
-            rows.append(per_example_clipped_sum(model, of_row, _Only(batch), np.arange(1), parameters, clip_norm))
+            rows.append(per_unit_clipped_sum(model, of_row, _Only(batch), examples([0]), parameters, clip))
     return rows
 
 

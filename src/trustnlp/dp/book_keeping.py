@@ -6,7 +6,7 @@ Shape legend: B examples of a physical batch.
                      layers' parameters are constants, inputs and output gradients are kept (`tape`, `layer_rules`)
 
 Fails closed. A model with one layer or one use of a parameter that the rules do not cover, is trained by
-`per_example_clipped_sum` as a whole, and `BookKeeping.fallback` says why:
+`per_unit_clipped_sum` as a whole, and `BookKeeping.fallback` says why:
 
 | what                                                             | when it is noticed                           |
 |------------------------------------------------------------------|----------------------------------------------|
@@ -15,12 +15,13 @@ Fails closed. A model with one layer or one use of a parameter that the rules do
 | a layer's input or output that is not one row per example         | every step                                   |
 | a layer's input overwritten in place, gradients inside the loss   | every step                                   |
 | rows in another order than the examples, and whatever else        | a probe against per-example gradients        |
+| units of several examples, a layer in several groups              | before the first step                        |
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -29,8 +30,16 @@ from torch import Tensor, nn
 
 from trustnlp import checks
 from trustnlp.dp.agreement import disagreement
-from trustnlp.dp.clipping import ClippedSum, LossFunction, Parameters, per_example_clipped_sum, refuse_unbounded
-from trustnlp.dp.layer_rules import Rule
+from trustnlp.dp.clipping import (
+    Clip,
+    ClippedSum,
+    LossFunction,
+    Parameters,
+    Unit,
+    per_unit_clipped_sum,
+    refuse_unbounded,
+)
+from trustnlp.dp.layer_rules import Rule, Sums
 from trustnlp.dp.rulebook import rules_for
 from trustnlp.dp.tape import Tape, UnsupportedUseError
 from trustnlp.models.protocol import Batch, Encoded
@@ -41,7 +50,7 @@ _log = logging.getLogger(__name__)
 class BookKeeping:
     """A `ClippedSumFunction` with one backward per physical batch; by the slow path where the rules do not suffice.
 
-    Guarantee: that of `per_example_clipped_sum`, whose sums these are up to rounding.
+    Guarantee: that of `per_unit_clipped_sum`, whose sums these are up to rounding.
 
     Args:
         physical_batch: how many examples go through the model at a time. Sets speed and memory, not the result.
@@ -57,53 +66,57 @@ class BookKeeping:
         self.physical_batch = checks.at_least("physical_batch", physical_batch, 1)
         self.fallback = ""
         self._situation: tuple[int, ...] = ()
-        self._rules: list[Rule] = []
+        self._rules: list[tuple[Rule, int]] = []
 
     def __call__(
         self,
         model: nn.Module,
         loss: LossFunction,
         data: Encoded,
-        indices: np.ndarray,
+        units: Sequence[Unit],
         parameters: Parameters,
-        clip_norm: float,
+        clip: Clip,
     ) -> ClippedSum:
-        """The clipped sum, see `per_example_clipped_sum`; dropout draws one mask for a physical batch.
+        """The clipped sum, see `per_unit_clipped_sum`; dropout draws one mask for a physical batch.
 
         Raises:
             GuaranteeError: a loss or a gradient that is not finite.
-            ArgumentError: a clip norm that is not a number > 0.
         """
-        checks.positive("clip_norm", clip_norm)
         situation = (id(model), model.training, *map(id, parameters.values()))
         if situation != self._situation:
-            self._plan(model, loss, data, parameters, clip_norm)
+            self._plan(model, loss, data, parameters, clip)
             self._situation = situation
-        if not self.fallback:
+        if not self.fallback and all(len(unit.rows) == 1 for unit in units):
             try:
-                return self._sum(model, loss, self._batches(data, indices), parameters, clip_norm)
+                return self._sum(model, loss, self._batches(data, units), parameters, clip)
             except UnsupportedUseError as error:
                 self._fall_back(str(error))
-        return per_example_clipped_sum(model, loss, data, indices, parameters, clip_norm)
+        return per_unit_clipped_sum(model, loss, data, units, parameters, clip)
 
-    def _batches(self, data: Encoded, indices: np.ndarray) -> Iterator[Batch]:
-        for start in range(0, len(indices), self.physical_batch):
-            yield data.batch(indices[start : start + self.physical_batch])
+    def _batches(self, data: Encoded, units: Sequence[Unit]) -> Iterator[tuple[Batch, Tensor]]:
+        """Physical batches, and the weights of their examples."""
+        for start in range(0, len(units), self.physical_batch):
+            part = units[start : start + self.physical_batch]
+            rows = np.concatenate([unit.rows for unit in part])
+            yield data.batch(rows), torch.tensor([unit.weight for unit in part])
 
-    def _plan(
-        self, model: nn.Module, loss: LossFunction, data: Encoded, parameters: Parameters, clip_norm: float
-    ) -> None:
+    def _plan(self, model: nn.Module, loss: LossFunction, data: Encoded, parameters: Parameters, clip: Clip) -> None:
         self.fallback = ""
-        self._rules, missing = rules_for(model, parameters)
+        rules, missing = rules_for(model, parameters)
+        names = {parameter: name for name, parameter in parameters.items()}
+        for rule in rules:
+            if len({clip.groups[names[parameter]] for parameter in rule.parameters()}) > 1:
+                missing.append("a layer whose parameters are clipped in different groups")
         if missing:
             more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._fall_back("; ".join(missing[:3]) + more)
             return
+        self._rules = [(rule, clip.groups[names[next(iter(rule.parameters()))]]) for rule in rules]
 
         def fast(batch: Batch) -> ClippedSum:
-            return self._sum(model, loss, [batch], parameters, clip_norm)
+            return self._sum(model, loss, [(batch, torch.ones(len(batch)))], parameters, clip)
 
-        reason = disagreement(fast, model, loss, data, parameters, clip_norm)
+        reason = disagreement(fast, model, loss, data, parameters, clip)
         if reason:
             self._fall_back(reason)
 
@@ -112,18 +125,23 @@ class BookKeeping:
         _log.warning("clipping by one backward per example, which is slow: %s", reason)
 
     def _sum(
-        self, model: nn.Module, loss: LossFunction, batches: Iterable[Batch], parameters: Parameters, clip_norm: float
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        batches: Iterable[tuple[Batch, Tensor]],
+        parameters: Parameters,
+        clip: Clip,
     ) -> ClippedSum:
         device = next(iter(parameters.values())).device
         sums = {p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters.values()}
-        norms, losses = [torch.zeros(0)], [torch.zeros(0)]
+        norms, losses = [torch.zeros(0, len(clip.thresholds))], [torch.zeros(0)]
         with _gradients_set_aside(model):
-            for batch in batches:
+            for batch, weights in batches:
                 tape = Tape(len(batch), device)
                 with self._attached(tape):
                     values = _backward(loss, batch.to(device), tape)
                     _refuse_other_uses(parameters)
-                    norms.append(self._add(sums, clip_norm, values))
+                    norms.append(self._add(sums, clip, weights.to(values), values))
                 losses.append(values.cpu())
         mean_loss = float(torch.cat(losses).double().mean())  # NaN for an empty draw
         return ClippedSum({name: sums[p] for name, p in parameters.items()}, torch.cat(norms), mean_loss)
@@ -131,25 +149,27 @@ class BookKeeping:
     @contextmanager
     def _attached(self, tape: Tape) -> Iterator[None]:
         try:
-            for rule in self._rules:
+            for rule, _ in self._rules:
                 rule.attach(tape)
             yield
         finally:
-            for rule in self._rules:
+            for rule, _ in self._rules:
                 rule.detach()
 
     @torch.no_grad()
-    def _add(self, sums: Mapping[nn.Parameter, Tensor], clip_norm: float, losses: Tensor) -> Tensor:
-        """Adds the clipped gradients to the sums; gives their norms before clipping, (B,)."""
-        reached = [rule for rule in self._rules if rule.collect()]
-        squares = [rule.squared_norms() for rule in reached] or [torch.zeros_like(losses)]
-        norms = torch.stack(squares).sum(0).clamp(min=0).sqrt()
+    def _add(self, sums: Sums, clip: Clip, weights: Tensor, losses: Tensor) -> Tensor:
+        """Adds the clipped gradients to the sums; gives their norms before clipping, (B, K)."""
+        reached = [(rule, group) for rule, group in self._rules if rule.collect()]
+        squares = losses.new_zeros(len(losses), len(clip.thresholds))
+        for rule, group in reached:
+            squares[:, group] += rule.squared_norms()
+        norms = weights.abs()[:, None] * squares.clamp(min=0).sqrt()
         shown = norms.cpu()
-        for value, norm in zip(losses.tolist(), shown.tolist(), strict=True):
+        for value, norm in zip(losses.tolist(), shown.norm(dim=1).tolist(), strict=True):
             refuse_unbounded(value, norm)
-        factors = clip_norm / norms.clamp(min=clip_norm)
-        for rule in reached:
-            rule.add_to(sums, factors)
+        factors = weights[:, None] * clip.factors(norms)
+        for rule, group in reached:
+            rule.add_to(sums, factors[:, group])
         return shown
 
 

@@ -1,40 +1,141 @@
-"""Sums of per-example gradients, each clipped: the seam at which faster ways of clipping are fitted.
+"""What bounds a gradient: units, clips, clipped sums, and the slow sum that is the oracle of all faster ones.
 
-Shape legend: B examples of the draw.
+Shape legend: U units of the draw, K groups of parameters that are clipped together.
 
-A clipped-sum function takes (model, loss, data, indices, parameters, clip_norm) and returns a `ClippedSum`.
-Guarantee of every such function: adding or removing one example moves the joint vector of all gradients by at most
-`clip_norm` in L2 norm, up to rounding. `per_example_clipped_sum` is the reference, and the oracle of all others.
+    unit        what is clipped as one: an example, all examples of a user, a micro-batch
+    Clipping    the frozen choice in a plan: groups, thresholds, factors, units and sensitivity
+    Clip        a clipping at one step: group of each parameter and the thresholds of that step
+
+A clipped-sum function takes (model, loss, data, units, parameters, clip) and returns a `ClippedSum`. Guarantee of
+every such function: adding or removing one unit moves the gradients of group k by at most the clip's threshold k in L2
+norm, up to rounding. `per_unit_clipped_sum` is the reference.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from trustnlp import checks
-from trustnlp.errors import GuaranteeError
+from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Batch, Encoded
+
+if TYPE_CHECKING:
+    from trustnlp.dp.adaptive_thresholds import Quantile
 
 LossFunction = Callable[[Batch], Tensor]
 Parameters = Mapping[str, nn.Parameter]
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Examples whose gradients are added up and clipped as one.
+
+    Args:
+        rows: indices of the examples; may be empty.
+        weight: what each of their losses is multiplied by, a public constant.
+    """
+
+    rows: np.ndarray
+    weight: float = 1.0
+
+
+def examples(indices: np.ndarray | Sequence[int]) -> list[Unit]:
+    """Every example a unit of its own."""
+    return [Unit(row) for row in np.asarray(indices, int).reshape(-1, 1)]
+
+
+class Clipping(ABC):
+    """How gradients are bounded; a frozen record, part of the plan, since it decides what noise is enough.
+
+    Attributes:
+        kind: its name in a plan's JSON.
+        sensitivity: by how many thresholds at most one protected unit moves a group's sum.
+        adapt: how thresholds follow the data, at the budget's expense; None keeps them.
+    """
+
+    kind: ClassVar[str]
+    sensitivity: ClassVar[float] = 1.0
+    adapt: Quantile | None = None
+
+    def groups(self, model: nn.Module, parameters: Parameters) -> dict[str, int]:
+        """The group, 0 to K - 1, of each parameter by name; all in one."""
+        del model
+        return dict.fromkeys(parameters, 0)
+
+    @abstractmethod
+    def thresholds(self, count: int) -> Tensor:
+        """(count,) thresholds to begin with, in float64."""
+
+    def factors(self, norms: Tensor, thresholds: Tensor) -> Tensor:
+        """What units are multiplied by, (U, K), given their norms (U, K): min(1, C / norm)."""
+        return thresholds / torch.maximum(norms, thresholds)
+
+    def units(self, indices: np.ndarray, expected: int, generator: np.random.Generator) -> list[Unit]:
+        """The units that a draw's examples form, where `expected` examples are drawn on average."""
+        del expected, generator
+        return examples(indices)
+
+    def normaliser(self, expected: int) -> float:
+        """The public constant that the noisy sum is divided by, where `expected` examples are drawn on average."""
+        return float(expected)
+
+    def sum_function(self) -> ClippedSumFunction:
+        """The fastest way to its clipped sums."""
+        from trustnlp.dp.book_keeping import BookKeeping
+
+        return BookKeeping()
+
+    @abstractmethod
+    def describe(self, unit: str) -> str:
+        """What is clipped to what, in words, where `unit` is protected."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its kind and fields, JSON-able."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clipping at one step.
+
+    Args:
+        clipping: the plan's.
+        groups: parameter name -> group.
+        thresholds: (K,) the largest L2 norms of a unit's gradient in each group, > 0.
+    """
+
+    clipping: Clipping
+    groups: Mapping[str, int]
+    thresholds: Tensor
+
+    def __post_init__(self) -> None:
+        for value in self.thresholds.tolist():
+            checks.positive("clip_norm", value)
+        if set(self.groups.values()) != set(range(len(self.thresholds))):
+            rule = f"one of {len(self.thresholds)} groups for each parameter, and no group without one"
+            raise ArgumentError("groups", rule, sorted(set(self.groups.values())))
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """(U, K) what units are multiplied by, given their norms (U, K)."""
+        return self.clipping.factors(norms, self.thresholds.to(norms))
+
+
+@dataclass(frozen=True)
 class ClippedSum:
-    """What a draw's examples add up to. None of it may be published before noise is added.
+    """What a draw's units add up to. None of it may be published before noise is added.
 
     Args:
         gradients: parameter name -> sum of clipped gradients, in float32 or better.
-        norms: (B,) gradient norms before clipping.
+        norms: (U, K) gradient norms before clipping.
         mean_loss: of the examples; NaN for an empty draw.
     """
 
@@ -51,70 +152,77 @@ class ClippedSumFunction(Protocol):
         model: nn.Module,
         loss: LossFunction,
         data: Encoded,
-        indices: np.ndarray,
+        units: Sequence[Unit],
         parameters: Parameters,
-        clip_norm: float,
+        clip: Clip,
     ) -> ClippedSum:
-        """The clipped sum of the examples at `indices`, over `parameters`."""
+        """The clipped sum of the units, over `parameters`."""
         ...
 
 
-def per_example_clipped_sum(
+def per_unit_clipped_sum(
     model: nn.Module,
     loss: LossFunction,
     data: Encoded,
-    indices: np.ndarray,
+    units: Sequence[Unit],
     parameters: Parameters,
-    clip_norm: float,
+    clip: Clip,
 ) -> ClippedSum:
-    """The clipped sum by one backward per example (Abadi et al. 2016, arXiv 1607.00133, algorithm 1).
+    """The clipped sum by one backward per unit (Abadi et al. 2016, arXiv 1607.00133, algorithm 1).
 
-    Each example's gradient g, over all parameters together, is multiplied by min(1, clip_norm / |g|).
+    Each unit's gradient in each group is multiplied by the clip's factor.
 
     | case                                     | what happens                                    |
     |------------------------------------------|-------------------------------------------------|
-    | no example                               | zeros, mean loss NaN                            |
-    | g = 0, or |g| <= clip_norm               | g is added as it is                             |
+    | no unit                                  | zeros, mean loss NaN                            |
+    | a unit without examples                  | its gradient and norms are 0                    |
+    | g = 0, or |g| <= threshold (flat)        | g is added as it is                             |
     | a parameter that the loss does not reach | its gradient is 0                               |
     | a parameter used twice (tied weights)    | counted once, with the sum of both uses         |
     | NaN or infinity in a loss or gradient    | GuaranteeError: nothing bounds it               |
-    | clip_norm 0, negative, NaN or infinite   | ArgumentError                                   |
 
-    Sensitivity: clip_norm, for adding or removing one example.
+    Sensitivity: threshold k in group k, for adding or removing one unit.
     """
-    checks.positive("clip_norm", clip_norm)
     tensors = list(parameters.values())
+    groups = [clip.groups[name] for name in parameters]
     sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in tensors]
-    norms, losses = [], []
+    norms, losses = torch.zeros(len(units), len(clip.thresholds), dtype=torch.float64), []
     with _sparse_embeddings(model):
-        for index in indices:
-            value = loss(data.batch([int(index)]).to(tensors[0].device)).sum()
-            reached = _gradient(value, tensors, sums)
-            norm = _norm([part for _, part in reached])
-            refuse_unbounded(value.item(), norm)
-            for total, part in reached:
-                total.add_(part, alpha=clip_norm / max(norm, clip_norm))
-            norms.append(norm)
-            losses.append(value.item())
+        for number, unit in enumerate(units):
+            if not len(unit.rows):
+                continue
+            values = loss(data.batch(unit.rows).to(tensors[0].device))
+            gradient = _gradient(unit.weight * values.sum(), tensors, sums)
+            norms[number] = _norms(gradient, groups, len(clip.thresholds))
+            refuse_unbounded(float(values.sum()), float(norms[number].norm()))
+            factors = clip.factors(norms[number : number + 1])[0].tolist()
+            for total, part, group in zip(sums, gradient, groups, strict=True):
+                if part is not None:
+                    total.add_(part, alpha=factors[group])
+            losses += values.tolist()
     mean_loss = sum(losses) / len(losses) if losses else math.nan
-    return ClippedSum(dict(zip(parameters, sums, strict=True)), torch.tensor(norms), mean_loss)
+    return ClippedSum(dict(zip(parameters, sums, strict=True)), norms, mean_loss)
 
 
-def _gradient(loss: Tensor, parameters: list[nn.Parameter], sums: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """For each parameter that `loss` reaches its sum and its gradient, in the precision of the sum."""
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = [(total, part.to(total.dtype)) for total, part in zip(sums, gradients, strict=True) if part is not None]
-    return [(total, part.coalesce() if part.is_sparse else part) for total, part in pairs]
+def _gradient(loss: Tensor, parameters: list[nn.Parameter], sums: list[Tensor]) -> list[Tensor | None]:
+    """The gradient of each parameter in the precision of its sum; None where `loss` does not reach it."""
+    parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+    same = [None if part is None else part.to(total.dtype) for total, part in zip(sums, parts, strict=True)]
+    return [part.coalesce() if part is not None and part.is_sparse else part for part in same]
 
 
-def _norm(gradient: list[Tensor]) -> float:
-    """The joint L2 norm; rows that a sparse gradient leaves out are 0."""
-    return float(get_total_norm([part.values() if part.is_sparse else part for part in gradient]))
+def _norms(gradient: Sequence[Tensor | None], groups: list[int], count: int) -> Tensor:
+    """(K,) L2 norms of each group; rows that a sparse gradient leaves out are 0."""
+    squares = torch.zeros(count, dtype=torch.float64)
+    for part, group in zip(gradient, groups, strict=True):
+        if part is not None:
+            squares[group] += float((part.values() if part.is_sparse else part).norm()) ** 2
+    return squares.sqrt()
 
 
 @contextmanager
 def _sparse_embeddings(model: nn.Module) -> Iterator[None]:
-    """Embeddings with sparse gradients: a dense one is as large as the vocabulary, for every single example."""
+    """Embeddings with sparse gradients: a dense one is as large as the vocabulary, for every single unit."""
     dense = [m for m in model.modules() if isinstance(m, nn.Embedding) and not (m.sparse or m.scale_grad_by_freq)]
     try:
         for module in dense:
@@ -126,7 +234,7 @@ def _sparse_embeddings(model: nn.Module) -> Iterator[None]:
 
 
 def refuse_unbounded(loss: float, norm: float) -> None:
-    """Checks that an example's loss and gradient norm are finite.
+    """Checks that a unit's loss and gradient norm are finite.
 
     Raises:
         GuaranteeError: one is NaN or infinite.

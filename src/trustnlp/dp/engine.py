@@ -1,6 +1,7 @@
-"""The private step: clip per example, sum, add noise, divide by a public constant, let the optimizer move.
+"""The private step: clip every unit, sum, add noise, divide by a public constant, let the optimizer move.
 
-    draw ─ checks ─> ledger.spend() ─> clipped sum ─> + noise(block) ─> / L ─> .grad ─> optimizer.step()
+    draw ─ checks ─> ledger.spend() ─> clipped sum of units ─> (+ noise(block)) / L ─> .grad ─> optimizer.step()
+                                                                     └─> thresholds, where they adapt
 
 DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1) with Poisson draws and the constant normaliser L. The
 optimizer sees nothing but noisy gradients, so any optimizer keeps the guarantee (post-processing).
@@ -16,10 +17,9 @@ import torch
 from torch import nn
 
 from trustnlp.dp import validation
-from trustnlp.dp.book_keeping import BookKeeping
-from trustnlp.dp.clipping import ClippedSumFunction, LossFunction
+from trustnlp.dp.clipping import Clip, ClippedSum, ClippedSumFunction, LossFunction
 from trustnlp.dp.ledger import Ledger
-from trustnlp.dp.noise import GaussianNoise
+from trustnlp.dp.noise import Noise, SeededNoise
 from trustnlp.dp.sampling import PoissonSampler
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Draw, Encoded, TextModel
@@ -27,6 +27,8 @@ from trustnlp.randomness import Streams
 
 if TYPE_CHECKING:
     from trustnlp.dp.plan import PrivacyPlan
+
+_COUNTS = "counts of units within their thresholds"
 
 
 class PrivateStep:
@@ -42,7 +44,7 @@ class PrivateStep:
         streams: source of the noise; the plan's digest is mixed in, so that two plans never share noise.
         ledger: where every step is written down first; in memory if None.
         loss: one loss per example, batch -> (B,); `model.loss` if None.
-        clipped_sum: how the clipped sum is computed; `BookKeeping()` if None.
+        clipped_sum: how the clipped sum is computed; the clipping's own if None.
         schedule: factor of the learning rate at each step, a function of the step alone.
 
     Raises:
@@ -73,9 +75,11 @@ class PrivateStep:
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._streams = streams
         self._loss = loss or _loss_of(model)
-        self._clipped_sum = clipped_sum or BookKeeping()
+        self._clipped_sum = clipped_sum or plan.clipping.sum_function()
         self._schedule = schedule
-        self._noise = GaussianNoise(plan.noise_multiplier * plan.clip_norm, streams.child(f"dp/{plan.digest()}"))
+        self._groups = plan.clipping.groups(model, self._parameters)
+        self._thresholds = plan.clipping.thresholds(len(set(self._groups.values())))
+        self._noise: Noise = SeededNoise(streams.child(f"dp/{plan.digest()}"))
         self._probed: set[bool] = set()
         self._moved = False
         self._left: validation.Fingerprint | None = None
@@ -90,10 +94,14 @@ class PrivateStep:
         """
         self._check(data, draw)
         block = self.ledger.spend()
-        clipped = self._clipped_sum(self._model, self._loss, data, draw.indices, self._parameters, self.plan.clip_norm)
-        self._noise.add_(clipped.gradients, block)
+        clipping = self.plan.clipping
+        places = self._streams.numpy("micro-batches", draw.step)
+        units = clipping.units(draw.indices, self.plan.expected_batch, places)
+        clip = Clip(clipping, self._groups, self._thresholds)
+        clipped = self._clipped_sum(self._model, self._loss, data, units, self._parameters, clip)
+        self._release(clipped, block, draw.step)
         for name, parameter in self._parameters.items():
-            parameter.grad = clipped.gradients[name].div_(self.plan.expected_batch).to(parameter.dtype)
+            parameter.grad = clipped.gradients[name].to(parameter.dtype)
         self._move(draw.step)
         return clipped.mean_loss
 
@@ -111,12 +119,14 @@ class PrivateStep:
         return self.ledger.spent
 
     def state(self) -> dict[str, Any]:
-        """The optimizer's moments, which are made of released gradients alone."""
-        return {str(number): moments for number, moments in self._optimizer.state_dict()["state"].items()}
+        """The optimizer's moments and the thresholds, which are made of what was released alone."""
+        moments = {str(number): moments for number, moments in self._optimizer.state_dict()["state"].items()}
+        return {"moments": moments, "thresholds": self._thresholds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
-        moments = {int(number): dict(values) for number, values in state.items()}
+        self._thresholds = state["thresholds"]
+        moments = {int(number): dict(values) for number, values in state["moments"].items()}
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._left = None
@@ -137,6 +147,28 @@ class PrivateStep:
         if self._model.training not in self._probed:  # a layer may mix examples in one mode only
             validation.check_independence(self._model, self._loss, data, self._streams.key("probe"))
             self._probed.add(self._model.training)
+
+    def _release(self, clipped: ClippedSum, block: int, step: int) -> None:
+        """Adds the step's noise, in place, and divides by the constant; moves thresholds that adapt."""
+        clipping, thresholds = self.plan.clipping, self._thresholds
+        sigma, adapt = self.plan.event(step).noise_multiplier, clipping.adapt
+        tensors, normaliser = dict(clipped.gradients), clipping.normaliser(self.plan.expected_batch)
+        gradient_sigma = sigma if adapt is None else adapt.gradient_multiplier(sigma)
+        # Scaled by its deviation here, each of K groups moves by 1 / sqrt(K) at most: by 1 all together.
+        deviations = gradient_sigma * clipping.sensitivity * len(thresholds) ** 0.5 * thresholds
+        stds = {name: float(deviations[group]) for name, group in self._groups.items()}
+        if adapt is None:
+            self._noise.release_(tensors, block, stds, normaliser)
+            return
+        counts = adapt.counts(clipped.norms.double(), thresholds)
+        half = clipping.sensitivity / 2  # what one unit moves a count by
+        self._noise.release_(
+            {**tensors, _COUNTS: counts},
+            block,
+            {**stds, _COUNTS: half * adapt.count_multiplier(sigma, len(counts))},
+            normaliser,
+        )
+        self._thresholds = adapt.moved(thresholds, counts)
 
     def _move(self, step: int) -> None:
         """The optimizer's step, checked once to move something."""

@@ -16,7 +16,7 @@ spends nothing on their gradients. A use of these parameters anywhere else is st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -49,6 +49,10 @@ class Rule(Protocol):
         """
         ...
 
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The trained parameters that the rule covers."""
+        ...
+
     def squared_norms(self) -> Tensor:
         """(B,) squared norm of each example's gradient of all trained parameters of the rule."""
         ...
@@ -78,6 +82,10 @@ class LayerRule:
     def refusal(module: Any) -> str:
         """Why this rule does not fit the layer's settings; empty where it does."""
         return "" if dict(module.named_parameters(recurse=False)).keys() <= {"weight", "bias"} else "more parameters"
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """See `Rule.parameters`."""
+        return self.trained.values()
 
     def attach(self, tape: Tape) -> None:
         """See `Rule.attach`; an attribute of the object hides the method of its class.
@@ -243,6 +251,10 @@ class TiedRule:
     def __init__(self, embedding: EmbeddingRule, head: LinearRule) -> None:
         self._embedding, self._head = embedding, head
         self._reached: list[LayerRule] = []
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """See `Rule.parameters`."""
+        return {*self._embedding.parameters(), *self._head.parameters()}
 
     def attach(self, tape: Tape) -> None:
         """See `Rule.attach`."""

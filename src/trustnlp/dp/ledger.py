@@ -2,7 +2,7 @@
 
 The file has one JSON value per line: a header with the plan and its digest, then one line per step:
 
-    {"ledger": 1, "digest": "…", "plan": {…}}
+    {"ledger": 2, "digest": "…", "plan": {…}}
     {"step": 0, "block": 0, "sample_rate": 0.02, "noise_multiplier": 1.1}
 
 A step is on the disk before its result exists, so a crash can only count too much. A line that a crash has torn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trustnlp.dp.plan import PrivacyPlan
 
 FILE_NAME = "ledger.jsonl"
-_VERSION = 1
+_VERSION = 2
 
 
 class Ledger:
@@ -106,7 +106,7 @@ class Ledger:
             raise GuaranteeError(
                 f"all {self.plan.steps} steps of the plan are spent", "make a plan with more steps for the next run"
             )
-        event = self.plan.event
+        event = self.plan.event(step)
         if self._path is not None:
             self._append(self._path, _line(step, event))
         self._events.append(event)
@@ -149,7 +149,7 @@ def _event(path: Path, line: bytes, step: int, plan: PrivacyPlan) -> accounting.
         found = (record["step"], record["block"])
         event = accounting.Event(record["sample_rate"], record["noise_multiplier"])
     except (ValueError, KeyError, TypeError):  # torn by a crash: the step may have been released
-        return plan.event
+        return plan.event(step)
     if found != (step, step):
         raise GuaranteeError(
             f"{path}: step and block {found} stand where {(step, step)} should, so steps are missing or double",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -45,3 +46,36 @@ class GaussianNoise:
             if device not in generators:
                 generators[device] = self._streams.torch("noise", block, device=str(device))
             tensor.add_(torch.empty_like(tensor).normal_(0.0, self.std, generator=generators[device]))
+
+
+class Noise(Protocol):
+    """Where a private step's noise comes from."""
+
+    def release_(self, sums: Mapping[str, Tensor], block: int, stds: Mapping[str, float], divisor: float) -> None:
+        """In place: every tensor t becomes (t + N(0, stds[name]^2)) / divisor."""
+        ...
+
+
+class SeededNoise:
+    """Noise of PyTorch's generator; block b depends on the streams and b alone."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._next = 0
+
+    def release_(self, sums: Mapping[str, Tensor], block: int, stds: Mapping[str, float], divisor: float) -> None:
+        """See `Noise.release_`."""
+        if block < self._next:
+            raise GuaranteeError(
+                f"noise block {block} was used before, and noise used twice can be subtracted",
+                "take block numbers from the ledger",
+            )
+        self._next = block + 1
+        generators: dict[torch.device, torch.Generator] = {}
+        for name, tensor in sums.items():
+            device = tensor.device
+            if device not in generators:
+                generators[device] = self._streams.torch("noise", block, device=str(device))
+            generator = generators[device]
+            noise = torch.empty_like(tensor).normal_(0.0, stds[name], generator=generator)
+            tensor.add_(noise).div_(divisor)

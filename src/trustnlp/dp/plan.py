@@ -2,6 +2,7 @@
 
     plan ── sampler(streams) ──> PoissonSampler ── draw ──┐
      ├───── step(model, optimizer, streams, ledger) ──> PrivateStep(data, draw)
+     ├───── clipping: flat, automatic, layer-wise, micro-batches
      └───── epsilon(), statement()
 
 Everything that changes epsilon is in the plan and is fixed before the data is touched. What changes only speed
@@ -18,6 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from trustnlp import checks
 from trustnlp.dp import accounting
+from trustnlp.dp.adaptive_thresholds import Quantile
+from trustnlp.dp.automatic_clipping import AutomaticClipping
+from trustnlp.dp.clipping import Clipping
+from trustnlp.dp.flat_clipping import FlatClipping
+from trustnlp.dp.layerwise_clipping import LayerwiseClipping
+from trustnlp.dp.micro_batches import MicroBatchClipping
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
 
@@ -48,6 +55,9 @@ _REFUSED = {
         "use sampling='poisson'",
     ),
 }
+CLIPPINGS: dict[str, type[Clipping]] = {
+    kind.kind: kind for kind in (FlatClipping, AutomaticClipping, LayerwiseClipping, MicroBatchClipping)
+}
 _ALLOWED = {
     "unit": "example",
     "adjacency": "add-remove",
@@ -70,7 +80,8 @@ class PrivacyPlan:
         steps: how many draws, the empty ones included.
         noise_multiplier: sigma; the noise has standard deviation sigma * clip_norm.
         delta: in (0, 1/N).
-        clip_norm: C, the largest L2 norm of one example's gradient over all trainable parameters together.
+        clipping: how one unit's influence on a sum is bounded.
+        noise_decay: the noise multiplier of epoch e is noise_multiplier * noise_decay**e, in (0, 1].
         unit: whom the guarantee protects.
         adjacency: what neighbouring data sets differ by.
         sampling: how a draw is made.
@@ -87,7 +98,8 @@ class PrivacyPlan:
     steps: int
     noise_multiplier: float
     delta: float
-    clip_norm: float = 1.0
+    clipping: Clipping = FlatClipping()  # noqa: RUF009  (frozen)
+    noise_decay: float = 1.0
     unit: str = "example"
     adjacency: str = "add-remove"
     sampling: str = "poisson"
@@ -100,17 +112,30 @@ class PrivacyPlan:
             if (name, value) in _REFUSED:
                 raise GuaranteeError(*_REFUSED[name, value])
             checks.one_of(name, value, (allowed,))
-        _check_sizes(self.examples, self.expected_batch, self.delta, self.clip_norm)
+        _check_sizes(self.examples, self.expected_batch, self.delta)
+        if not isinstance(self.clipping, Clipping):
+            raise ArgumentError(
+                "clipping", f"one of {', '.join(kind.__name__ for kind in CLIPPINGS.values())}", self.clipping
+            )
+        self.clipping.normaliser(self.expected_batch)
         checks.at_least("steps", self.steps, 1)
+        checks.positive("noise_decay", self.noise_decay)
+        checks.within("noise_decay", self.noise_decay, 0, 1)
         checks.positive("noise_multiplier", self.noise_multiplier, "train without a plan to train without privacy")
-        for name in ("noise_multiplier", "delta", "clip_norm"):  # 1 and 1.0 are one plan and must have one digest
+        for name in ("noise_multiplier", "noise_decay", "delta"):  # 1 and 1.0 are one plan and must have one digest
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @classmethod
     def for_budget(
-        cls, *, epsilon: float, delta: float, examples: int, expected_batch: int, epochs: int, clip_norm: float = 1.0
+        cls, *, epsilon: float, delta: float, examples: int, expected_batch: int, epochs: int, **fields: Any
     ) -> PrivacyPlan:
         """The plan that spends at most `epsilon`, and at least 99% of it, in `epochs` expected passes over the data.
+
+        Args:
+            epsilon: the budget, > 0.
+            delta, examples, expected_batch: as in the plan.
+            epochs: how many passes.
+            fields: further fields of the plan, such as `clipping`.
 
         Raises:
             ArgumentError: an argument breaks its rule.
@@ -118,10 +143,10 @@ class PrivacyPlan:
         """
         checks.positive("epsilon", epsilon, "give a budget such as 8")
         checks.at_least("epochs", epochs, 1)
-        _check_sizes(examples, expected_batch, delta, clip_norm)
+        _check_sizes(examples, expected_batch, delta)
         steps = max(1, round(epochs * examples / expected_batch))
         sigma = accounting.calibrate(epsilon, delta, expected_batch / examples, steps)
-        return cls(examples, expected_batch, steps, sigma, delta, clip_norm)
+        return cls(examples, expected_batch, steps, sigma, delta, **fields)
 
     @property
     def sample_rate(self) -> float:
@@ -129,14 +154,19 @@ class PrivacyPlan:
         return self.expected_batch / self.examples
 
     @property
-    def event(self) -> accounting.Event:
-        """What one step releases."""
-        return accounting.Event(self.sample_rate, self.noise_multiplier)
+    def steps_per_epoch(self) -> int:
+        """How many steps see every unit once in expectation."""
+        return max(1, round(self.examples / self.expected_batch))
+
+    def event(self, step: int) -> accounting.Event:
+        """What step `step` releases, 0 <= step < steps."""
+        sigma = self.noise_multiplier * self.noise_decay ** (step // self.steps_per_epoch)
+        return accounting.Event(self.sample_rate, sigma)
 
     def events(self, steps: int | None = None) -> tuple[accounting.Event, ...]:
-        """What the first `steps` steps release, or all of them."""
+        """What the first `steps` steps release, one event each, or all of them."""
         count = self.steps if steps is None else checks.at_least("steps", steps, 0)
-        return (accounting.Event(self.sample_rate, self.noise_multiplier, count),) if count else ()
+        return tuple(map(self.event, range(count)))
 
     def epsilon(self, steps: int | None = None) -> float:
         """Epsilon at `delta` after `steps` steps, or after all of them."""
@@ -173,7 +203,7 @@ class PrivacyPlan:
             streams: source of the noise.
             ledger: where every step is written down first; in memory if left out, so that no run can be resumed.
             loss: one loss per example, batch -> (B,); `model.loss` if left out.
-            clipped_sum: how the clipped sum is computed; `BookKeeping()` if left out.
+            clipped_sum: how the clipped sum is computed; the clipping's own if left out.
             schedule: factor of the learning rate at each step, a function of the step alone.
         """
         from trustnlp.dp.engine import PrivateStep
@@ -191,7 +221,7 @@ class PrivacyPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, JSON-able."""
-        return asdict(self)
+        return {**asdict(self), "clipping": self.clipping.as_dict()}
 
     def to_json(self) -> str:
         """The fields as one line of JSON, always the same for equal plans."""
@@ -205,8 +235,8 @@ class PrivacyPlan:
             ArgumentError: unknown or missing fields, or a field that breaks its rule.
         """
         try:
-            return cls(**fields)
-        except TypeError as error:
+            return cls(**{**fields, "clipping": _clipping(**fields["clipping"])})
+        except (TypeError, KeyError) as error:
             raise ArgumentError("plan", "the fields of a PrivacyPlan", fields) from error
 
     @classmethod
@@ -226,7 +256,14 @@ class PrivacyPlan:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def _check_sizes(examples: int, expected_batch: int, delta: float, clip_norm: float) -> None:
+def _clipping(kind: str, adapt: Any = None, **fields: Any) -> Clipping:
+    """The clipping that `Clipping.as_dict` wrote."""
+    if adapt is not None or "adapt" in CLIPPINGS[kind].__dataclass_fields__:  # type: ignore[attr-defined]
+        fields["adapt"] = adapt and Quantile(**adapt)
+    return CLIPPINGS[kind](**fields)
+
+
+def _check_sizes(examples: int, expected_batch: int, delta: float) -> None:
     checks.at_least("examples", examples, 1)
     checks.at_least("expected_batch", expected_batch, 1)
     if expected_batch > examples:
@@ -236,4 +273,3 @@ def _check_sizes(examples: int, expected_batch: int, delta: float, clip_norm: fl
     if delta * examples >= 1:
         mend = "a larger delta would allow publishing one whole example"
         raise ArgumentError("delta", f"below 1/N = {1 / examples:.3g}", delta, mend)
-    checks.positive("clip_norm", clip_norm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trustnlp.dp import accounting
@@ -40,7 +40,7 @@ class Statement:
     def as_dict(self) -> dict[str, Any]:
         """Every figure of the statement, JSON-able."""
         return {
-            **asdict(self.plan),
+            **self.plan.as_dict(),
             "sample_rate": self.plan.sample_rate,
             "epsilon": self.epsilon,
             "epsilon_rdp": self.epsilon_rdp,
@@ -57,8 +57,9 @@ class Statement:
                 f"neighbours by {plan.adjacency} of one {plan.unit}; it covers every intermediate model.",
                 f"Sampler: {plan.sampling}, each of {plan.examples} examples enters a step independently with "
                 f"q = {plan.sample_rate:.6g}; {plan.steps} steps. The number of examples is taken to be public.",
-                f"Mechanism: gradients clipped to L2 norm {plan.clip_norm:g} each, summed, plus Gaussian noise of "
-                f"sigma = {plan.noise_multiplier:.6g} times that norm, divided by the constant {plan.expected_batch}.",
+                f"Mechanism: {plan.clipping.describe(plan.unit)}; summed, plus Gaussian noise of {_noise(plan)} times "
+                f"what one {plan.unit} can move the sum by, divided by the constant "
+                f"{plan.clipping.normaliser(plan.expected_batch):g}.",
                 f"Accountant: {plan.accountant.upper()}, rounded up; cross-check by RDP: {self.epsilon_rdp:.4g}.",
                 f"Attack ceiling: no membership attack has a true positive rate above {ceilings} false positive rate "
                 "(from the whole privacy curve of the PLD).",
@@ -67,3 +68,8 @@ class Statement:
                 "on two versions of the data with one seed. It does not withstand attacks on floating-point rounding.",
             ]
         )
+
+
+def _noise(plan: PrivacyPlan) -> str:
+    decay = "" if plan.noise_decay == 1 else f", {plan.noise_decay:g} times as much in each epoch as in the one before,"
+    return f"sigma = {plan.noise_multiplier:.6g}{decay}"

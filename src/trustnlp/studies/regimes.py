@@ -14,7 +14,7 @@ import torch
 
 from trustnlp import models
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.dp import Ledger, PrivacyPlan, PrivateStep, Statement
+from trustnlp.dp import FlatClipping, Ledger, PrivacyPlan, PrivateStep, Statement
 from trustnlp.models import checkpoint, evaluation
 from trustnlp.models.training import History, PlainStep, ShuffledBatches, fit
 from trustnlp.progress import Progress
@@ -129,7 +129,7 @@ def private_plan(setting: Setting) -> PrivacyPlan:
         examples=len(setting.train),
         expected_batch=recipe.batch_size,
         epochs=recipe.epochs,
-        clip_norm=recipe.clip_norm,
+        clipping=FlatClipping(recipe.clip_norm),
     )
 
 
@@ -189,7 +189,7 @@ def _spending(statement: Statement) -> dict[str, Any]:
     return {
         "delta": plan.delta,
         "sigma": plan.noise_multiplier,
-        "clip_norm": plan.clip_norm,
+        "clipping": plan.clipping.as_dict(),
         "sample_rate": plan.sample_rate,
         "steps": plan.steps,
         "unit": plan.unit,
