@@ -7,15 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import Loss, Rows, assert_one_backward_is_exact, both, normal, random_weights, same, whole
+from rows import Loss, Rows, assert_one_backward_is_exact, both, clip_of, normal, random_weights, same, whole
 from small_text import Tagger, Texts, flat, trainable
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from trustnlp import models
 from trustnlp.data import Corpus, Example
-from trustnlp.dp import ghost_norms, layer_rules, recurrence
+from trustnlp.dp import ghost_norms, layer_rules, recurrent_rules
 from trustnlp.dp.book_keeping import BookKeeping
+from trustnlp.dp.clipping import examples
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
 
@@ -46,7 +47,7 @@ class TestOneBackward:
     def test_no_example_gives_zeros(self):
         _, found, _ = both(Tagger(), TEXTS, 1.0, indices=[])
         assert not flat(found.gradients).any()
-        assert found.norms.shape == (0,)
+        assert found.norms.shape == (0, 1)
         assert math.isnan(found.mean_loss)
 
     def test_one_more_example_moves_the_sum_by_at_most_the_clip_norm(self):
@@ -70,14 +71,20 @@ class TestOneBackward:
         for seed in (0, 0, 1):
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                sums.append(flat(engine(model, model.loss, TEXTS, np.arange(9), trainable(model), 0.1).gradients))
+                sums.append(
+                    flat(
+                        engine(
+                            model, model.loss, TEXTS, examples(range(9)), trainable(model), clip_of(model, 0.1)
+                        ).gradients
+                    )
+                )
         assert engine.fallback == ""
         assert torch.equal(sums[0], sums[1])
         assert not torch.allclose(sums[0], sums[2])
 
     def test_half_precision_is_summed_in_single(self):
         model, engine = Tagger().bfloat16(), BookKeeping()
-        found = engine(model, model.loss, TEXTS, np.arange(9), trainable(model), 0.1)
+        found = engine(model, model.loss, TEXTS, examples(range(9)), trainable(model), clip_of(model, 0.1))
         assert engine.fallback == ""
         assert all(gradient.dtype is torch.float32 for gradient in found.gradients.values())
         assert float(flat(found.gradients).norm()) <= 0.9 * (1 + 1e-6)
@@ -85,10 +92,10 @@ class TestOneBackward:
     @pytest.mark.parametrize("poison", [math.nan, math.inf])
     def test_what_is_not_finite_is_refused(self, poison):
         model, engine = Tagger(), BookKeeping()
-        engine(model, model.loss, TEXTS, [0], trainable(model), 1.0)
+        engine(model, model.loss, TEXTS, examples([0]), trainable(model), clip_of(model, 1.0))
         poisoned = functools.partial(lambda batch: model.loss(batch) * poison)
         with pytest.raises(GuaranteeError, match="no clipping bounds"):
-            engine(model, poisoned, TEXTS, [0, 1], trainable(model), 1.0)
+            engine(model, poisoned, TEXTS, examples([0, 1]), trainable(model), clip_of(model, 1.0))
         assert not any("forward" in module.__dict__ for module in model.modules())
         assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
@@ -197,7 +204,7 @@ class TestFallback:
         model, engine = random_weights(Loss(overwritten, layer=nn.Linear(4, 4))), BookKeeping()
         data = Rows({"x": normal(9, 5, 4)})
         with pytest.raises(RuntimeError, match="inplace"):
-            engine(model, model.loss, data, np.arange(9), trainable(model), 0.1)
+            engine(model, model.loss, data, examples(range(9)), trainable(model), clip_of(model, 0.1))
 
     def test_a_use_that_begins_later_is_still_noticed(self):
         model, engine = random_weights(Loss(functional, layer=nn.Linear(4, 4))), BookKeeping(4)
@@ -206,39 +213,39 @@ class TestFallback:
         def harmless(batch):
             return model.layer(batch.inputs["x"]).sin().sum((1, 2))
 
-        engine(model, harmless, data, np.arange(9), parameters, 0.1)
+        engine(model, harmless, data, examples(range(9)), parameters, clip_of(model, 0.1))
         assert engine.fallback == ""
-        found = engine(model, model.loss, data, np.arange(9), parameters, 0.1)
+        found = engine(model, model.loss, data, examples(range(9)), parameters, clip_of(model, 0.1))
         assert "layer.weight" in engine.fallback
         _, _, expected = both(model, data, 0.1)
         assert same(found, expected, 0)
 
     def test_a_forward_method_replaced_later_stays_replaced(self):
         engine, model = BookKeeping(), Tagger()
-        engine(model, model.loss, TEXTS, [0], trainable(model), 0.1)
+        engine(model, model.loss, TEXTS, examples([0]), trainable(model), clip_of(model, 0.1))
         model.head.forward = replaced = lambda x: 2 * nn.Linear.forward(model.head, x)
-        found = engine(model, model.loss, TEXTS, np.arange(9), trainable(model), 0.1)
+        found = engine(model, model.loss, TEXTS, examples(range(9)), trainable(model), clip_of(model, 0.1))
         assert "replaced" in engine.fallback
         assert model.head.forward is replaced
         assert same(found, both(model, TEXTS, 0.1)[2], 0)
 
     def test_a_layer_without_a_rule_sends_the_whole_model_the_slow_way(self):
         model = Tagger()
-        model.extra = nn.GRU(2, 2).double()
+        model.extra = nn.Bilinear(2, 2, 2).double()
         fast, found, expected = both(model, TEXTS, 0.1)
-        assert fast.fallback == "extra (GRU): no rule for this type of layer"
+        assert fast.fallback == "extra (Bilinear): no rule for this type of layer"
         assert same(found, expected, 0)
 
     def test_long_lists_of_reasons_are_cut(self):
         model = Tagger()
-        model.extra = nn.ModuleList(nn.GRU(2, 2).double() for _ in range(5))
+        model.extra = nn.ModuleList(nn.Bilinear(2, 2, 2).double() for _ in range(5))
         assert both(model, TEXTS, 0.1)[0].fallback.endswith("and 2 more")
 
     def test_another_model_is_looked_at_anew(self):
         engine, slow, quick = BookKeeping(), Tagger(), Tagger()
-        slow.extra = nn.GRU(2, 2).double()
+        slow.extra = nn.Bilinear(2, 2, 2).double()
         for model, falls in ((slow, True), (quick, False), (slow, True)):
-            engine(model, model.loss, TEXTS, [0], trainable(model), 0.1)
+            engine(model, model.loss, TEXTS, examples([0]), trainable(model), clip_of(model, 0.1))
             assert bool(engine.fallback) is falls
 
     def test_the_probe_is_made_once_for_each_mode(self, monkeypatch):
@@ -247,7 +254,7 @@ class TestFallback:
         engine, model = BookKeeping(), Tagger()
         for training in (True, True, False):
             model.train(training)
-            engine(model, model.loss, TEXTS, [0], trainable(model), 0.1)
+            engine(model, model.loss, TEXTS, examples([0]), trainable(model), clip_of(model, 0.1))
         assert len(calls) == 2
 
 
@@ -301,12 +308,12 @@ def without_the_cross_term(monkeypatch):
 
 
 def with_states_of_the_same_step(monkeypatch):
-    monkeypatch.setattr(recurrence.F, "pad", lambda states, sizes: torch.cat([states, states[:, :1]], 1))
+    monkeypatch.setattr(recurrent_rules._Call, "before", lambda self: self.states())
 
 
 def with_one_of_two_biases(monkeypatch):
-    real = recurrence.OuterProducts
-    monkeypatch.setattr(recurrence, "OuterProducts", lambda a, g, biases: real(a, g, min(biases, 1)))
+    real = recurrent_rules.OuterProducts
+    monkeypatch.setattr(recurrent_rules, "OuterProducts", lambda a, g, biases: real(a, g, min(biases, 1)))
 
 
 def everything(self, batch):

@@ -1,182 +1,180 @@
-"""The rule of LSTMs, and the recurrence that it rests on.
+"""Recurrences that tell the gradients of their gates, as PyTorch's own do not.
 
-Shape legend: B examples, T positions, D inputs, H hidden width.
+Shape legend: B examples, T positions, H hidden width, G gates.
 
-PyTorch's own LSTM tells neither its inner states nor the gradients of its gates. With both, an LSTM's weights are
-linear layers from [x_t, h_(t-1)] to the gates at every position.
+A recurrent layer is two linear maps, from the input and from the last state to the gates, with a recurrence between
+them. Here is the recurrence alone: from the gates' sums of inputs (B, T, G * H), in PyTorch's order of gates, to hidden
+states (B, T, H). Its gradient is with respect to these sums and to the initial states; weights count as constants.
+
+Results are laid out time first, so that a step's rows are neighbours in memory. `out=` saves most of a step's
+allocations, and keeps autocast from changing what precision a state is added up in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from trustnlp.dp.ghost_norms import OuterProducts
-from trustnlp.dp.layer_rules import LayerRule, Sums, joined
-from trustnlp.dp.tape import Kept, Tape, UnsupportedUseError, Use
-
-
-class _Call(NamedTuple):
-    use: Use
-    states: Kept
-
-
-class LSTMRule(LayerRule):
-    """`nn.LSTM` over (B, T, D) of any depth, in one or both directions, started from zero."""
-
-    def __init__(self, modules: Sequence[nn.Module], trained: Set[nn.Parameter]) -> None:
-        super().__init__(modules, trained)
-        directions = ("", "_reverse") if self.module.bidirectional else ("",)
-        self._directions = [[f"_l{layer}{way}" for way in directions] for layer in range(self.module.num_layers)]
-        self._calls: dict[str, list[_Call]] = {}
-        self._products: dict[str, OuterProducts] = {}
-
-    @staticmethod
-    def refusal(module: Any) -> str:
-        """Why this rule does not fit the layer's settings; empty where it does."""
-        if not module.batch_first or module.proj_size:
-            return "batch_first=False or a projection"
-        return "dropout between layers" if module.dropout and module.num_layers > 1 else ""
-
-    def attach(self, tape: Tape) -> None:
-        """See `Rule.attach`."""
-        super().attach(tape)
-        self._calls.clear()
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the LSTM gives, computed here: (B, T, directions * H), and last states and cells."""
-        if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or args[0].dim() != 3:
-            raise UnsupportedUseError("an LSTM is called with initial states, packed or without a batch")
-        value, states, cells = args[0], [], []
-        with self._constants():
-            for names in self._directions:
-                runs = [self._run(value, name, bool(way)) for way, name in enumerate(names)]
-                value = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]
-                states += [run[1] for run in runs]
-                cells += [run[2] for run in runs]
-        return value, (torch.stack(states), torch.stack(cells))
-
-    def _run(self, value: Tensor, name: str, backwards: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states (B, T, H) of one layer in one direction, and its last state and cell (B, H)."""
-        value = value.flip(1) if backwards else value
-        weights, bias = self._weights(name), None
-        if self.module.bias:
-            bias = weights["bias_ih"] + weights["bias_hh"]
-        use, gates = self._tape.watch(value, F.linear(value, weights["weight_ih"], bias))
-        hidden, cell = LSTMRecurrence.apply(gates, weights["weight_hh"])
-        self._calls.setdefault(name, []).append(_Call(use, Kept(hidden)))
-        return hidden.flip(1) if backwards else hidden, hidden[:, -1], cell
-
-    def _weights(self, name: str) -> dict[str, Tensor]:
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return {kind: getattr(self.module, kind + name) for kind in kinds if hasattr(self.module, kind + name)}
-
-    def collect(self) -> bool:
-        """See `Rule.collect`."""
-        self._products.clear()
-        for name, calls in self._calls.items():
-            pairs = [(self._inputs(call, name), call.use.gradient()) for call in calls if call.use.gradient is not None]
-            if pairs:
-                a, g = joined([inputs for inputs, _ in pairs]), joined([gradient for _, gradient in pairs])
-                self._products[name] = OuterProducts(a if a.shape[2] else None, g, len(self._kinds(name, "bias")))
-        self._calls.clear()
-        return bool(self._products)
-
-    def _inputs(self, call: _Call, name: str) -> Tensor:
-        """(B, T, D + H) what the gates' trained weights are multiplied by: inputs, and states of the step before."""
-        states = call.states()
-        parts = {"weight_ih": call.use.value(), "weight_hh": F.pad(states, (0, 0, 1, 0))[:, :-1]}
-        return torch.cat([states[..., :0], *(parts[kind] for kind in self._kinds(name, "weight"))], -1)
-
-    def _kinds(self, name: str, of: str) -> list[str]:
-        """Which of the two weights, or of the two biases, are trained."""
-        return [kind for kind in (f"{of}_ih", f"{of}_hh") if kind + name in self.trained]
-
-    def squared_norms(self) -> Tensor:
-        """See `Rule.squared_norms`."""
-        return torch.stack([products.squared_norms() for products in self._products.values()]).sum(0)
-
-    def add_to(self, sums: Sums, factors: Tensor) -> None:
-        """See `Rule.add_to`."""
-        for name, products in self._products.items():
-            weights = [self.trained[kind + name] for kind in self._kinds(name, "weight")]
-            if weights:
-                columns = [weight.shape[1] for weight in weights]
-                matrix = factors.new_zeros(len(weights[0]), sum(columns))
-                products.add_matrix(matrix, factors)
-                for weight, part in zip(weights, matrix.split(columns, 1), strict=True):
-                    sums[weight].add_(part)
-            biases = self._kinds(name, "bias")
-            if biases:
-                vector = products.vector(factors)
-                for kind in biases:
-                    sums[self.trained[kind + name]].add_(vector)
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 class LSTMRecurrence(torch.autograd.Function):
-    """(B, T, 4H) input gates, before their nonlinearity and in PyTorch's order, to hidden states (B, T, H).
+    """Input, forget, new, output gate to hidden states and cells (Hochreiter and Schmidhuber 1997, Gers et al. 2000).
 
-    Also gives the last cell (B, H). Starts from zero (Hochreiter and Schmidhuber 1997, with forget gates). The gradient
-    is with respect to the input gates alone; `weight` (4H, H) counts as a constant.
+    `LSTMRecurrence.apply(sums, weight, state, cell)` with sums (B, T, 4H), weight (4H, H), and initial state and cell
+    (B, H) gives hidden states and cells, both (B, T, H).
     """
 
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, T, H) and the last cell (B, H)."""
-        examples, length, width = pre.shape[0], pre.shape[1], weight.shape[1]
-        gates = torch.empty_like(pre, memory_format=torch.contiguous_format)
-        cells = pre.new_zeros(examples, length + 1, width)
-        tanhs, hidden = (pre.new_empty(examples, length, width) for _ in range(2))
-        turned, state, cell = weight.t(), pre.new_zeros(examples, width), cells[:, 0]
+    def forward(ctx: Any, sums: Tensor, weight: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states and cells."""
+        examples, length, width = len(sums), sums.shape[1], weight.shape[1]
+        gates = sums.new_empty(length, examples, 4 * width)
+        hidden, tanhs = (sums.new_empty(length, examples, width) for _ in range(2))
+        cells = sums.new_empty(length + 1, examples, width)
+        cells[0] = cell
+        turned = weight.t()
         for step in range(length):
-            gate = torch.addmm(pre[:, step], state, turned)
-            gate[:, : 2 * width].sigmoid_()
-            gate[:, 2 * width : 3 * width].tanh_()
-            gate[:, 3 * width :].sigmoid_()
-            entry, forget, new, leave = gate.split(width, 1)
-            cell = torch.addcmul(forget * cell, entry, new)
-            tanh = cell.tanh()
-            state = leave * tanh
-            gates[:, step], cells[:, step + 1], tanhs[:, step], hidden[:, step] = gate, cell, tanh, state
+            gate = torch.addmm(sums[:, step], state, turned, out=gates[step])
+            entry, forget, new, leave = gate.chunk(4, 1)
+            new.mul_(2)  # tanh(x) = 2 sigmoid(2x) - 1: one sigmoid over all gates takes less time than a tanh
+            gate.sigmoid_()
+            new.mul_(2).sub_(1)
+            torch.mul(forget, cells[step], out=cells[step + 1]).addcmul_(entry, new)
+            _tanh(cells[step + 1], out=tanhs[step])
+            state = torch.mul(leave, tanhs[step], out=hidden[step])
         ctx.save_for_backward(gates, cells, tanhs, weight)
-        return hidden, cell
+        ctx.set_materialize_grads(False)
+        return hidden.transpose(0, 1), cells[1:].transpose(0, 1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """(B, T, 4H) gradient of the input gates."""
-        hidden_gradient, cell_gradient = gradients
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the sums, and of the initial state and cell."""
+        by_hidden, by_cells = gradients
         gates, cells, tanhs, weight = ctx.saved_tensors
-        examples, length, width = tanhs.shape
-        local, by_cell = _slopes(gates, cells, tanhs)
+        length, examples, width = tanhs.shape
+        slopes, by_cell = _lstm_slopes(gates, cells, tanhs)
         forget = gates[:, :, width : 2 * width]
-        result = torch.empty_like(gates)
-        state, cell = torch.zeros_like(cell_gradient), cell_gradient
+        result = gates.new_empty(examples, length, 4, width)
+        state, cell = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
         for step in range(length - 1, -1, -1):
-            state = state + hidden_gradient[:, step]
-            cell = torch.addcmul(cell, state, by_cell[:, step])
-            both = torch.stack([cell, cell, cell, state], 1)
-            torch.mul(local[:, step], both.view(examples, -1), out=result[:, step])
-            state = result[:, step] @ weight
-            cell = cell * forget[:, step]
-        return result, None
+            if by_hidden is not None:
+                state.add_(by_hidden[:, step])
+            if by_cells is not None:
+                cell.add_(by_cells[:, step])
+            cell.addcmul_(state, by_cell[step])
+            torch.mul(slopes[step, :, :3], cell[:, None], out=result[:, step, :3])
+            torch.mul(slopes[step, :, 3], state, out=result[:, step, 3])
+            torch.mm(result[:, step].flatten(1), weight, out=state)
+            cell.mul_(forget[step])
+        return result.flatten(2), None, state, cell
 
 
-def _slopes(gates: Tensor, cells: Tensor, tanhs: Tensor) -> tuple[Tensor, Tensor]:
-    """What the gradient of cell or hidden state is multiplied by: towards the gates (B, T, 4H), towards the cell."""
+def _lstm_slopes(gates: Tensor, cells: Tensor, tanhs: Tensor) -> tuple[Tensor, Tensor]:
+    """What the gradient of cell or hidden state is multiplied by: towards the gates (T, B, 4, H), towards the cell."""
     entry, forget, new, leave = gates.chunk(4, 2)
-    local = torch.cat(
-        [
-            new * entry * (1 - entry),
-            cells[:, :-1] * forget * (1 - forget),
-            entry * (1 - new * new),
-            tanhs * leave * (1 - leave),
-        ],
-        2,
-    )
-    return local, leave * (1 - tanhs * tanhs)
+    slopes, by_cell = torch.empty_like(gates).unflatten(2, (4, -1)), torch.empty_like(tanhs)
+    _sigmoid_backward(new, entry, grad_input=slopes[:, :, 0])
+    _sigmoid_backward(cells[:-1], forget, grad_input=slopes[:, :, 1])
+    _tanh_backward(entry, new, grad_input=slopes[:, :, 2])
+    _sigmoid_backward(tanhs, leave, grad_input=slopes[:, :, 3])
+    _tanh_backward(leave, tanhs, grad_input=by_cell)
+    return slopes, by_cell
+
+
+class GRURecurrence(torch.autograd.Function):
+    """Reset, update, new gate to hidden states, with the reset after the product (Cho et al. 2014, as in cuDNN).
+
+    `GRURecurrence.apply(sums, weight, bias, state)` with sums (B, T, 3H), weight (3H, H), the new gate's hidden bias
+    (H,) and the initial state (B, H) gives hidden states and reset gates, both (B, T, H); the latter have no gradient.
+    With g the gradient of the sums, that of what `weight` adds to the new gate is g times the reset gate.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor, weight: Tensor, bias: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states and reset gates."""
+        examples, length, width = len(sums), sums.shape[1], weight.shape[1]
+        gates, inner = (sums.new_empty(length, examples, 3, width) for _ in range(2))
+        states = sums.new_empty(length + 1, examples, width)
+        states[0] = state
+        turned = weight.t()
+        for step in range(length):
+            here, gate, product = sums[:, step].unflatten(1, (3, width)), gates[step], inner[step]
+            torch.mm(states[step], turned, out=product.flatten(1))
+            torch.add(here[:, :2], product[:, :2], out=gate[:, :2]).sigmoid_()
+            reset, update, new = gate.unbind(1)
+            _tanh(torch.addcmul(here[:, 2], reset, product[:, 2].add_(bias)), out=new)
+            torch.lerp(new, states[step], update, out=states[step + 1])
+        ctx.save_for_backward(gates, inner[:, :, 2], states, weight)
+        hidden, resets = states[1:].transpose(0, 1), gates[:, :, 0].transpose(0, 1)
+        ctx.mark_non_differentiable(resets)
+        return hidden, resets
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_hidden: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the sums, and of the initial state."""
+        gates, inner, states, weight = ctx.saved_tensors
+        length, examples, _, width = gates.shape
+        slopes = _gru_slopes(gates, inner, states)
+        reset, update = gates[:, :, 0], gates[:, :, 1]
+        result = gates.new_empty(examples, length, 3, width)
+        state, product = torch.zeros_like(states[0]), gates.new_empty(examples, 3, width)
+        for step in range(length - 1, -1, -1):
+            state.add_(by_hidden[:, step])
+            product.copy_(torch.mul(slopes[step], state[:, None], out=result[:, step]))
+            product[:, 2].mul_(reset[step])
+            state.mul_(update[step]).addmm_(product.flatten(1), weight)
+        return result.flatten(2), None, None, state
+
+
+def _gru_slopes(gates: Tensor, inner: Tensor, states: Tensor) -> Tensor:
+    """(T, B, 3, H) what the gradient of the hidden state is multiplied by towards the gates."""
+    reset, update, new = gates.unbind(2)
+    slopes = torch.empty_like(gates)
+    _tanh_backward(1 - update, new, grad_input=slopes[:, :, 2])
+    _sigmoid_backward(states[:-1] - new, update, grad_input=slopes[:, :, 1])
+    _sigmoid_backward(inner * slopes[:, :, 2], reset, grad_input=slopes[:, :, 0])
+    return slopes
+
+
+class ElmanRecurrence(torch.autograd.Function):
+    """The plain recurrence of `nn.RNN` (Elman 1990): the last state's product added, then tanh or relu.
+
+    `ElmanRecurrence.apply(sums, weight, state, relu)` with sums (B, T, H), weight (H, H) and the initial state (B, H)
+    gives hidden states (B, T, H).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor, weight: Tensor, state: Tensor, relu: bool) -> Tensor:
+        """Hidden states."""
+        hidden = sums.new_empty(sums.shape[1], len(sums), len(weight))
+        turned = weight.t()
+        for step, out in enumerate(hidden):
+            state = torch.addmm(sums[:, step], state, turned, out=out)
+            state.relu_() if relu else state.tanh_()
+        ctx.save_for_backward(hidden, weight)
+        ctx.relu = relu
+        return hidden.transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_hidden: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the sums, and of the initial state."""
+        hidden, weight = ctx.saved_tensors
+        slopes = (hidden > 0).to(hidden.dtype) if ctx.relu else 1 - hidden.square()
+        result = torch.empty_like(by_hidden, memory_format=torch.contiguous_format)
+        state = torch.zeros_like(hidden[0])
+        for step in range(len(hidden) - 1, -1, -1):
+            torch.mul(state.add_(by_hidden[:, step]), slopes[step], out=result[:, step])
+            torch.mm(result[:, step], weight, out=state)
+        return result, None, state, None
+
+
+def _tanh(value: Tensor, out: Tensor) -> Tensor:
+    return torch.mul(value, 2, out=out).sigmoid_().mul_(2).sub_(1)

@@ -19,7 +19,7 @@ from trustnlp.dp.layer_rules import (
     TiedRule,
     TransposedLinearRule,
 )
-from trustnlp.dp.recurrence import LSTMRule
+from trustnlp.dp.recurrent_rules import ElmanRule, GRURule, LSTMRule
 
 # By the full name of the type: a subclass may compute something else, and Transformers need not be imported.
 _RULES: dict[str, type[LayerRule]] = {
@@ -30,6 +30,8 @@ _RULES: dict[str, type[LayerRule]] = {
     "torch.nn.modules.normalization.LayerNorm": NormRule,
     "torch.nn.modules.normalization.RMSNorm": NormRule,
     "torch.nn.modules.rnn.LSTM": LSTMRule,
+    "torch.nn.modules.rnn.GRU": GRURule,
+    "torch.nn.modules.rnn.RNN": ElmanRule,
 }
 
 
