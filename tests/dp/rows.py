@@ -10,9 +10,9 @@ import torch
 from small_text import flat, trainable
 from torch import Tensor, nn
 
-from trustnlp.dp import per_example_clipped_sum
+from trustnlp.dp import FlatClipping, per_unit_clipped_sum
 from trustnlp.dp.book_keeping import BookKeeping
-from trustnlp.dp.clipping import ClippedSum
+from trustnlp.dp.clipping import Clip, ClippedSum, Clipping, examples
 from trustnlp.models.protocol import Batch
 
 
@@ -78,14 +78,21 @@ def whole(*shape: int, below: int, seed: int = 0) -> Tensor:
     return torch.randint(0, below, shape, generator=torch.Generator().manual_seed(seed))
 
 
+def clip_of(model: nn.Module, clipping: Clipping | float) -> Clip:
+    """The clipping, or flat clipping to a norm, at the first step."""
+    clipping = clipping if isinstance(clipping, Clipping) else FlatClipping(clipping)
+    groups = clipping.groups(model, trainable(model))
+    return Clip(clipping, groups, clipping.thresholds(len(set(groups.values()))))
+
+
 def both(
-    model, data, clip_norm: float, physical_batch: int = 64, indices=None
+    model, data, clipping: Clipping | float, physical_batch: int = 64, indices=None
 ) -> tuple[BookKeeping, ClippedSum, ClippedSum]:
     """The engine asked, what it found, and what one backward per example finds."""
-    indices = np.arange(len(data)) if indices is None else np.asarray(indices, dtype=int)
-    fast = BookKeeping(physical_batch)
-    found = fast(model, model.loss, data, indices, trainable(model), clip_norm)
-    return fast, found, per_example_clipped_sum(model, model.loss, data, indices, trainable(model), clip_norm)
+    units = examples(np.arange(len(data)) if indices is None else indices)
+    fast, clip = BookKeeping(physical_batch), clip_of(model, clipping)
+    found = fast(model, model.loss, data, units, trainable(model), clip)
+    return fast, found, per_unit_clipped_sum(model, model.loss, data, units, trainable(model), clip)
 
 
 def same(found: ClippedSum, expected: ClippedSum, tolerance: float = 1e-10) -> bool:
@@ -98,7 +105,7 @@ def same(found: ClippedSum, expected: ClippedSum, tolerance: float = 1e-10) -> b
     )
 
 
-def assert_one_backward_is_exact(model, data, clip_norm: float = 0.1, **options) -> None:
-    fast, found, expected = both(model, data, clip_norm, **options)
+def assert_one_backward_is_exact(model, data, clipping: Clipping | float = 0.1, **options) -> None:
+    fast, found, expected = both(model, data, clipping, **options)
     assert fast.fallback == ""
     assert same(found, expected)

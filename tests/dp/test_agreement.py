@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from rows import clip_of
 from small_text import Tagger, Texts, trainable
 
 from trustnlp.dp.agreement import disagreement
@@ -15,13 +16,15 @@ CLIP = 0.3
 def probe(spoil=None, loss=None, dropout=0.5):
     model, texts = Tagger(dropout=dropout), Texts.random(12)
     engine = BookKeeping()
-    engine(model, model.loss, texts, [], trainable(model), CLIP)  # finds the rules
+    engine(model, model.loss, texts, [], trainable(model), clip_of(model, CLIP))  # finds the rules
 
     def fast(batch):
-        found = engine._sum(model, model.loss, [batch], trainable(model), CLIP)
+        found = engine._sum(
+            model, model.loss, [(batch, torch.ones(len(batch)))], trainable(model), clip_of(model, CLIP)
+        )
         return spoil(found) if spoil else found
 
-    return disagreement(fast, model, loss or model.loss, texts, trainable(model), CLIP)
+    return disagreement(fast, model, loss or model.loss, texts, trainable(model), clip_of(model, CLIP))
 
 
 def scaled(name, factor):

@@ -1,22 +1,23 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import clip_of
 from small_text import Tagger, Texts, flat, trainable
 from torch import nn
 from torch.func import functional_call, grad
 
-from trustnlp.dp import per_example_clipped_sum
+from trustnlp.dp import per_unit_clipped_sum
+from trustnlp.dp.clipping import examples
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Batch
 
 
 def clipped(model, texts, indices, clip_norm, loss=None):
-    return per_example_clipped_sum(
-        model, loss or model.loss, texts, np.array(indices, int), trainable(model), clip_norm
+    return per_unit_clipped_sum(
+        model, loss or model.loss, texts, examples(indices), trainable(model), clip_of(model, clip_norm)
     )
 
 
@@ -45,7 +46,7 @@ def naive(model, texts, indices, clip_norm):
     return total, norms
 
 
-class TestPerExampleClippedSum:
+class TestPerUnitClippedSum:
     @settings(max_examples=15, deadline=None)
     @given(st.integers(0, 7), st.integers(0, 99), st.floats(1e-3, 10), st.booleans())
     def test_it_is_the_naive_sum(self, count, seed, clip_norm, frozen):
@@ -54,7 +55,7 @@ class TestPerExampleClippedSum:
         total, norms = naive(model, texts, range(count), clip_norm)
         found = clipped(model, texts, range(count), clip_norm)
         assert torch.allclose(flat(found.gradients), total, rtol=1e-9, atol=1e-12)
-        assert found.norms.tolist() == pytest.approx(norms, rel=1e-5)
+        assert found.norms[:, 0].tolist() == pytest.approx(norms, rel=1e-5)
 
     @settings(max_examples=20, deadline=None)
     @given(st.integers(1, 6), st.integers(0, 99), st.floats(1e-3, 10))
@@ -72,7 +73,7 @@ class TestPerExampleClippedSum:
     def test_no_example_gives_zeros(self):
         found = clipped(Tagger(), Texts.random(2), [], 1.0)
         assert not flat(found.gradients).any()
-        assert found.norms.shape == (0,)
+        assert found.norms.shape == (0, 1)
         assert math.isnan(found.mean_loss)
 
     def test_a_gradient_of_zero_stays_zero(self):

@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from rows import clip_of
 from small_text import Tagger, Texts, flat, trainable
 from torch import nn
 
-from trustnlp.dp import Ledger, PoissonSampler, PrivacyPlan, engine, per_example_clipped_sum
-from trustnlp.dp.noise import GaussianNoise
+from trustnlp.dp import FlatClipping, Ledger, PoissonSampler, PrivacyPlan, engine, per_unit_clipped_sum
+from trustnlp.dp.clipping import examples
+from trustnlp.dp.noise import SeededNoise
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Draw
 from trustnlp.models.training import ShuffledBatches, fit
@@ -16,14 +18,17 @@ from trustnlp.randomness import Streams
 
 STREAMS = Streams(5)
 TEXTS = Texts.random(20)
-PLAN = PrivacyPlan(examples=20, expected_batch=4, steps=15, noise_multiplier=1.0, delta=1e-3, clip_norm=0.5)
+PLAN = PrivacyPlan(
+    examples=20, expected_batch=4, steps=15, noise_multiplier=1.0, delta=1e-3, clipping=FlatClipping(0.5)
+)
 
 
 class Noiseless:
     """For tests alone: in the place of an engine's noise."""
 
-    def add_(self, tensors, block):
-        pass
+    def release_(self, sums, block, stds, divisor):
+        for tensor in sums.values():
+            tensor.div_(divisor)
 
 
 def prepared(plan=PLAN, model=None, rate=0.1, noiseless=False, optimizer=torch.optim.SGD, **options):
@@ -55,11 +60,12 @@ def trained(plan=PLAN, streams=STREAMS, texts=TEXTS, **options):
 class TestPrivateStep:
     def test_one_step_is_clipped_sum_plus_noise_over_the_constant(self):
         model, draw = Tagger(), PLAN.sampler(STREAMS).draw(0)
-        clipped = per_example_clipped_sum(model, model.loss, TEXTS, draw.indices, trainable(model), 0.5)
-        noise = GaussianNoise(0.5, STREAMS.child(f"dp/{PLAN.digest()}"))
-        noise.add_(clipped.gradients, 0)
+        units, clip = examples(draw.indices), clip_of(model, 0.5)
+        clipped = per_unit_clipped_sum(model, model.loss, TEXTS, units, trainable(model), clip)
+        noise = SeededNoise(STREAMS.child(f"dp/{PLAN.digest()}"))
+        noise.release_(clipped.gradients, 0, dict.fromkeys(clipped.gradients, 0.5), 4)
         assert len(draw.indices) != PLAN.expected_batch
-        assert torch.allclose(update(), flat(clipped.gradients) / 4, atol=1e-12)
+        assert torch.allclose(update(), flat(clipped.gradients), atol=1e-12)
 
     def test_same_seed_same_bits_and_another_seed_others(self):
         assert torch.equal(trained()[0], trained()[0])
@@ -91,9 +97,9 @@ class TestPrivateStep:
             step(TEXTS, plan.sampler(STREAMS).draw(number))
         before = weights(model)
         assert math.isnan(step(TEXTS, empty))
-        noise = GaussianNoise(0.5, STREAMS.child(f"dp/{plan.digest()}"))
+        noise = SeededNoise(STREAMS.child(f"dp/{plan.digest()}"))
         expected = {name: torch.zeros_like(parameter) for name, parameter in trainable(model).items()}
-        noise.add_(expected, empty.step)
+        noise.release_(expected, empty.step, dict.fromkeys(expected, 0.5), 1)
         assert torch.allclose(before - weights(model), flat(expected), atol=1e-12)
         assert step.ledger.spent == empty.step + 1
 
@@ -115,7 +121,7 @@ class TestPrivateStep:
     def test_it_learns_when_the_budget_is_wide(self):
         texts = Texts.random(60)
         texts = replace(texts, labels=tuple(row[-1] % 3 for row in texts.ids))
-        plan = PrivacyPlan(60, 20, 50, 0.3, 1e-3, clip_norm=1.0)
+        plan = PrivacyPlan(60, 20, 50, 0.3, 1e-3)
         _, step = prepared(plan, Tagger(width=6), rate=0.1, optimizer=torch.optim.Adam)
         losses = [step(texts, draw) for draw in plan.sampler(STREAMS)]
         assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
@@ -257,8 +263,13 @@ class TestResume:
 
     def test_steps_lost_by_a_crash_are_skipped_and_their_noise_is_not_used_again(self, tmp_path, monkeypatch):
         blocks = []
-        add = GaussianNoise.add_
-        monkeypatch.setattr(GaussianNoise, "add_", lambda self, t, block: (blocks.append(block), add(self, t, block)))
+        release = SeededNoise.release_
+
+        def spied(self, sums, block, *args):
+            blocks.append(block)
+            release(self, sums, block, *args)
+
+        monkeypatch.setattr(SeededNoise, "release_", spied)
         path = tmp_path / "ledger.jsonl"
 
         def run(until):
@@ -290,25 +301,25 @@ class Repeated:
         return TEXTS.batch([0] * len(indices))
 
 
-def unclipped(model, loss, data, indices, parameters, clip_norm):
-    return per_example_clipped_sum(model, loss, data, indices, parameters, 1e9)
+def unclipped(model, loss, data, units, parameters, clip):
+    return per_unit_clipped_sum(model, loss, data, units, parameters, clip_of(model, 1e9))
 
 
 def averaged_over_the_draw(*args):
-    found = per_example_clipped_sum(*args)
+    found = per_unit_clipped_sum(*args)
     factor = PLAN.expected_batch / max(1, len(found.norms))
     return replace(found, gradients={name: part * factor for name, part in found.gradients.items()})
 
 
-class Replayed(GaussianNoise):
-    def add_(self, tensors, block):
+class Replayed(SeededNoise):
+    def release_(self, sums, block, stds, divisor):
         self._next = 0
-        super().add_(tensors, 0)
+        super().release_(sums, 0, stds, divisor)
 
 
-class TooQuiet(GaussianNoise):
-    def __init__(self, std, streams):
-        super().__init__(std / math.sqrt(PLAN.expected_batch), streams)
+class TooQuiet(SeededNoise):
+    def release_(self, sums, block, stds, divisor):
+        super().release_(sums, block, {name: std / math.sqrt(divisor) for name, std in stds.items()}, divisor)
 
 
 class TestFindingPrivateBugs:
@@ -316,13 +327,16 @@ class TestFindingPrivateBugs:
 
     @staticmethod
     def is_proportional_to_a_small_clip_norm(**options):
-        sizes = [float(update(replace(PLAN, clip_norm=c), noiseless=True, **options).norm()) for c in (1e-5, 2e-5)]
+        sizes = [
+            float(update(replace(PLAN, clipping=FlatClipping(c)), noiseless=True, **options).norm())
+            for c in (1e-5, 2e-5)
+        ]
         return math.isclose(sizes[1], 2 * sizes[0], rel_tol=1e-4)
 
     @staticmethod
     def is_proportional_to_the_drawn_size(**options):
         """B copies of one example move the model by B C / L, whatever B is."""
-        plan, fits = replace(PLAN, clip_norm=1e-5), []
+        plan, fits = replace(PLAN, clipping=FlatClipping(1e-5)), []
         for streams in map(Streams, range(5)):
             model, step = prepared(plan, rate=1.0, noiseless=True, **options)
             draw, before = plan.sampler(streams).draw(0), weights(model)
@@ -357,5 +371,5 @@ class TestFindingPrivateBugs:
 
     @pytest.mark.parametrize("bug", [Replayed, TooQuiet])
     def test_noise_replayed_or_too_quiet_is_caught(self, bug, monkeypatch):
-        monkeypatch.setattr(engine, "GaussianNoise", bug)
+        monkeypatch.setattr(engine, "SeededNoise", bug)
         assert not self.is_fresh_noise_of_the_planned_size()

@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from trustnlp.dp import PrivacyPlan
+from trustnlp.dp import FlatClipping, PrivacyPlan
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
 
@@ -31,7 +31,7 @@ class TestPrivacyPlan:
         assert again == PLAN
         assert again.digest() == PLAN.digest()
         assert replace(PLAN, steps=61).digest() != PLAN.digest()
-        assert replace(PLAN, noise_multiplier=2, clip_norm=1).digest() == PLAN.digest()
+        assert replace(PLAN, noise_multiplier=2, clipping=FlatClipping(1)).digest() == PLAN.digest()
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"examples": 3}', '{"surprise": 1}', "3"])
     def test_what_is_no_plan_is_refused(self, text):
@@ -48,9 +48,9 @@ class TestPrivacyPlan:
             ("delta", 0),
             ("delta", 1e-3),
             ("delta", 0.5),
-            ("clip_norm", 0),
-            ("clip_norm", -1),
-            ("clip_norm", float("inf")),
+            ("clipping", 1.0),
+            ("noise_decay", 0),
+            ("noise_decay", 1.1),
             ("expected_batch", 1001),
             ("expected_batch", 0),
             ("expected_batch", 50.5),

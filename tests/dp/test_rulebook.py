@@ -47,7 +47,7 @@ class TestRulesFor:
         assert sorted(map(id, covered)) == sorted(map(id, model.parameters()))
 
     def test_frozen_layers_need_none(self):
-        model = nn.ModuleList([nn.Linear(2, 2), nn.GRU(2, 2), nn.Embedding(3, 2, max_norm=1.0)])
+        model = nn.ModuleList([nn.Linear(2, 2), nn.Bilinear(2, 2, 2), nn.Embedding(3, 2, max_norm=1.0)])
         model[1].requires_grad_(False)
         model[2].requires_grad_(False)
         assert [type(rule) for rule in rules_for(model, trainable(model))[0]] == [LinearRule]

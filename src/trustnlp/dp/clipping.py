@@ -193,13 +193,14 @@ def per_unit_clipped_sum(
                 continue
             values = loss(data.batch(unit.rows).to(tensors[0].device))
             gradient = _gradient(unit.weight * values.sum(), tensors, sums)
+            values = values.detach()
             norms[number] = _norms(gradient, groups, len(clip.thresholds))
             refuse_unbounded(float(values.sum()), float(norms[number].norm()))
             factors = clip.factors(norms[number : number + 1])[0].tolist()
             for total, part, group in zip(sums, gradient, groups, strict=True):
                 if part is not None:
                     total.add_(part, alpha=factors[group])
-            losses += values.tolist()
+            losses += values.flatten().tolist()
     mean_loss = sum(losses) / len(losses) if losses else math.nan
     return ClippedSum(dict(zip(parameters, sums, strict=True)), norms, mean_loss)
 
