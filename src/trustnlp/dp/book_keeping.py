@@ -141,7 +141,7 @@ class BookKeeping:
                 with self._attached(tape):
                     values = _backward(loss, batch.to(device), tape)
                     _refuse_other_uses(parameters)
-                    norms.append(self._add(sums, clip, weights.to(values), values))
+                    norms.append(self._add(sums, clip, weights, values))
                 losses.append(values.cpu())
         mean_loss = float(torch.cat(losses).double().mean())  # NaN for an empty draw
         return ClippedSum({name: sums[p] for name, p in parameters.items()}, torch.cat(norms), mean_loss)
@@ -160,14 +160,15 @@ class BookKeeping:
     def _add(self, sums: Sums, clip: Clip, weights: Tensor, losses: Tensor) -> Tensor:
         """Adds the clipped gradients to the sums; gives their norms before clipping, (B, K)."""
         reached = [(rule, group) for rule, group in self._rules if rule.collect()]
-        squares = losses.new_zeros(len(losses), len(clip.thresholds))
+        squares = next(iter(sums.values())).new_zeros(len(losses), len(clip.thresholds))
         for rule, group in reached:
             squares[:, group] += rule.squared_norms()
-        norms = weights.abs()[:, None] * squares.clamp(min=0).sqrt()
+        weights = weights.to(squares)[:, None]
+        norms = weights.abs() * squares.clamp(min=0).sqrt()
         shown = norms.cpu()
         for value, norm in zip(losses.tolist(), shown.norm(dim=1).tolist(), strict=True):
             refuse_unbounded(value, norm)
-        factors = weights[:, None] * clip.factors(norms)
+        factors = weights * clip.factors(norms)
         for rule, group in reached:
             rule.add_to(sums, factors[:, group])
         return shown
