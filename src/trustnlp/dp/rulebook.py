@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from trustnlp.dp.clipping import Parameters
+from trustnlp.dp.crf_rule import CRFRule
 from trustnlp.dp.layer_rules import (
     ConvolutionRule,
     EmbeddingRule,
@@ -32,6 +33,7 @@ _RULES: dict[str, type[LayerRule]] = {
     "torch.nn.modules.rnn.LSTM": LSTMRule,
     "torch.nn.modules.rnn.GRU": GRURule,
     "torch.nn.modules.rnn.RNN": ElmanRule,
+    "trustnlp.models.crf.LinearChainCRF": CRFRule,
 }
 
 
