@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustnlp.models.bio import decode
+from trustnlp.models.bio import decode, following
 
 TAGS = ("O", "B-a", "B-b", "I-a", "I-b", "I-only")
 
@@ -36,3 +36,13 @@ def test_a_valid_argmax_is_left_alone():
 def test_without_begin_tags_it_is_the_argmax(tags):
     scores = torch.randn(4, 5, len(tags), generator=torch.Generator().manual_seed(0))
     assert torch.equal(decode(scores, torch.full((4,), 5), tags), scores.argmax(-1))
+
+
+def test_what_may_follow_is_what_decoding_allows():
+    allowed = following(TAGS, torch.device("cpu"))
+    assert allowed.shape == (len(TAGS) + 1, len(TAGS))
+    for number, tag in enumerate(TAGS):
+        assert allowed[-1, number] == valid((tag,))
+        for earlier, before in enumerate(TAGS):
+            held = tag in ("I-a", "I-b")
+            assert allowed[earlier, number] == (before in ("B" + tag[1:], tag) if held else True)

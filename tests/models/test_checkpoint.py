@@ -11,9 +11,13 @@ from trustnlp.models import checkpoint
 from trustnlp.randomness import Streams
 
 
-@pytest.fixture(params=["bilstm", "transformer", "pretrained"])
+@pytest.fixture(params=["bilstm", "bilstm with a CRF", "transformer", "pretrained"])
 def model(request, tmp_path):
     kind = request.param
+    if kind == "bilstm with a CRF":
+        tagger = models.build("bilstm", CORPUS, streams=Streams(0), **SMALL["bilstm"], crf=True)
+        tagger.crf.transitions.data.normal_(generator=torch.Generator().manual_seed(0))
+        return tagger
     source = save_plainly(BertModel(bert_config()), tmp_path / "bert") if kind == "pretrained" else kind
     return models.build(source, CORPUS, streams=Streams(0), **SMALL.get(kind, {}))
 

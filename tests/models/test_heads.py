@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from trustnlp import models
 from trustnlp.data.corpus import Example
+from trustnlp.errors import ModelError
 from trustnlp.models.heads import cross_entropies, word_mask
 from trustnlp.models.protocol import TextModel
 from trustnlp.randomness import Streams
@@ -96,6 +97,69 @@ def test_the_schema_chooses_the_heads(kind, corpus, heads):
     model = models.build(kind, corpus, streams=Streams(0), **SMALL[kind])
     batch = model.encode(corpus.train, for_training=True).batch([0, 1])
     assert set(model.logits(batch)) == set(batch.targets) == heads
+
+
+def with_crf(corpus=CORPUS) -> models.NLUModel:
+    """A small tagger whose CRF has seen something."""
+    model = models.build("bilstm", corpus, streams=Streams(0), **SMALL["bilstm"], crf=True).eval()
+    for number, parameter in enumerate(model.crf.parameters()):
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    return model
+
+
+class TestWithACRF:
+    def test_the_loss_is_label_plus_the_sequences_likelihood_per_word(self):
+        model = with_crf()
+        batch = model.encode(TRAIN).batch([2, 7])
+        logits = model.logits(batch)
+        label = F.cross_entropy(logits["label"], batch.targets["label"], reduction="none")
+        tags = [
+            model.crf(logits["tags"][i : i + 1, :n], batch.targets["tags"][i : i + 1, :n], torch.tensor([n])) / n
+            for i, n in enumerate((6, 1))
+        ]
+        torch.testing.assert_close(model.loss(batch), label + torch.cat(tags))
+
+    @settings(max_examples=10, deadline=None)
+    @given(chosen=st.lists(st.integers(0, len(TRAIN) - 1), min_size=1, max_size=6))
+    def test_a_batch_equals_its_examples_one_by_one(self, chosen):
+        model = with_crf(TAGS_ONLY)
+        split = model.encode(TRAIN, for_training=True)
+        alone = torch.cat([model.loss(split.batch([i])) for i in chosen])
+        torch.testing.assert_close(model.loss(split.batch(chosen)), alone, rtol=1e-5, atol=1e-5)
+
+    def test_answers_are_the_best_sequences_that_are_bio(self):
+        model = with_crf()
+        answered = models.predict(model, model.encode(TRAIN))
+        batch = model.encode(TRAIN).batch(range(len(TRAIN)))
+        scores = model.logits(batch)["tags"]
+        free = model.crf.decode(scores, batch.inputs["lengths"])
+        names = model.schema.tags
+        for row, tags in enumerate(answered.tags):
+            assert all(tag[:2] != "I-" or before[1:] == tag[1:] for before, tag in zip(("", *tags), tags, strict=False))
+            best = tuple(names[i] for i in free[row, : len(tags)].tolist())
+            if all(tag[:2] != "I-" or before[1:] == tag[1:] for before, tag in zip(("", *best), best, strict=False)):
+                assert tags == best
+
+    def test_losses_are_the_same_in_evaluation(self):
+        model = with_crf()
+        encoded = model.encode(TRAIN)
+        scored = models.predict(model, encoded).losses
+        assert scored == pytest.approx(model.loss(encoded.batch(range(len(TRAIN)))).tolist(), rel=1e-5)
+
+    def test_an_example_without_tags_has_the_labels_loss_alone(self):
+        model = with_crf()
+        batch = model.encode([Example("play some jazz", "music")]).batch([0])
+        expected = F.cross_entropy(model.logits(batch)["label"], batch.targets["label"], reduction="none")
+        torch.testing.assert_close(model.loss(batch), expected)
+
+    def test_all_else_is_as_without(self):
+        plain = models.build("bilstm", CORPUS, streams=Streams(0), **SMALL["bilstm"])
+        assert not [name for name in plain.state_dict() if "crf" in name]
+        assert all(torch.equal(with_crf().state_dict()[name], value) for name, value in plain.state_dict().items())
+
+    def test_a_corpus_without_tags_is_refused(self):
+        with pytest.raises(ModelError, match="no tags for a CRF"):
+            with_crf(LABELS_ONLY)
 
 
 def test_a_mask_is_true_for_the_first_positions():

@@ -29,6 +29,7 @@ class BiLSTMOptions:
         hidden: of each direction of the LSTM.
         dropout: of word vectors and of the LSTM's output.
         word_dropout: see `WordVectors`.
+        crf: score tags as whole sequences, see `LinearChainCRF`.
     """
 
     buckets: int = 8192
@@ -40,6 +41,7 @@ class BiLSTMOptions:
     hidden: int = 128
     dropout: float = 0.4
     word_dropout: float = 0.1
+    crf: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "char_width", "hidden"):

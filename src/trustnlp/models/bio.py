@@ -42,6 +42,15 @@ def decode(scores: Tensor, lengths: Tensor, tags: Sequence[str]) -> Tensor:
     return torch.cat(path[::-1], 1)
 
 
+def following(tags: Sequence[str], device: torch.device) -> Tensor:
+    """(S + 1, S) bool: which tag may follow which, by the rules that `decode` keeps; the last row is for first tags."""
+    inside, begin = _continuations(tags, device)
+    allowed = torch.ones(len(tags) + 1, len(tags), dtype=torch.bool, device=device)
+    allowed[:, inside] = False
+    allowed[begin, inside] = allowed[inside, inside] = True
+    return allowed
+
+
 def _continuations(tags: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """The numbers of every `I-x` whose `B-x` exists, and of those `B-x`."""
     numbers = {tag: number for number, tag in enumerate(tags)}

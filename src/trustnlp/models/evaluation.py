@@ -20,7 +20,7 @@ from torch import nn
 from trustnlp import checks
 from trustnlp.errors import ArgumentError, CorpusError, ModelError
 from trustnlp.models.encoded import Split
-from trustnlp.models.heads import LabelModel, cross_entropies
+from trustnlp.models.heads import LabelModel
 from trustnlp.models.protocol import Encoded, TextModel, batches
 
 BATCH_SIZE = 128
@@ -139,7 +139,7 @@ def predict(model: LabelModel, encoded: Split, *, batch_size: int = BATCH_SIZE) 
         for batch in batches(encoded, batch_size):
             here = batch.to(device)
             logits = model.logits(here)
-            losses.append(cross_entropies(logits, here.targets).cpu().numpy())
+            losses.append(model.losses_of(logits, here).cpu().numpy())
             if "label" in logits:
                 labels += [model.schema.labels[i] for i in logits["label"].argmax(-1).tolist()]
             if "tags" in logits:

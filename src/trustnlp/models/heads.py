@@ -16,6 +16,7 @@ from trustnlp.data.corpus import Example
 from trustnlp.data.encoding import NO_TARGET, Encoding, Schema
 from trustnlp.errors import ModelError
 from trustnlp.models import bio
+from trustnlp.models.crf import LinearChainCRF
 from trustnlp.models.encoded import Split
 from trustnlp.models.protocol import Batch
 
@@ -69,9 +70,13 @@ class LabelModel(nn.Module):
         del lengths
         return scores.argmax(-1)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def losses_of(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """(B,) cross-entropy of the label plus the mean over words of the tags' cross-entropy, in nats."""
-        return cross_entropies(self.logits(batch), batch.targets)
+        return cross_entropies(logits, batch.targets)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(B,) `losses_of` the model's own logits."""
+        return self.losses_of(self.logits(batch), batch)
 
 
 class NLUModel(LabelModel):
@@ -85,19 +90,25 @@ class NLUModel(LabelModel):
         encoding: text to the backbone's inputs.
         schema: the labels and tags it answers; at least one of them not empty.
         config: all that is needed to build the same model again, JSON-able.
+        crf: score tags as whole sequences, by a CRF over the tag head's scores.
 
     Raises:
-        ModelError: a schema without labels and without tags.
+        ModelError: a schema without labels and without tags, or without tags for a CRF.
     """
 
-    def __init__(self, backbone: Backbone, encoding: Encoding, schema: Schema, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backbone: Backbone, encoding: Encoding, schema: Schema, config: Mapping[str, Any], *, crf: bool = False
+    ) -> None:
         super().__init__(encoding, schema)
         if not (schema.labels or schema.tags):
             raise ModelError("the corpus has neither labels nor tags to learn", "give it a label column")
+        if crf and not schema.tags:
+            raise ModelError("the corpus has no tags for a CRF to score", "leave out the option crf")
         self.backbone = backbone
         self.config = config
         self.label_head = nn.Linear(backbone.width, len(schema.labels)) if schema.labels else None
         self.tag_head = nn.Linear(2 * backbone.width, len(schema.tags)) if schema.tags else None
+        self.crf = LinearChainCRF(len(schema.tags)) if crf else None
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
@@ -112,7 +123,19 @@ class NLUModel(LabelModel):
 
     def best_tags(self, scores: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) numbers of the tags answered for `tags` logits (B, T, S): the best valid BIO sequence."""
+        if self.crf is not None:
+            return self.crf.decode(scores, lengths, bio.following(self.schema.tags, scores.device))
         return bio.decode(scores, lengths, self.schema.tags)
+
+    def losses_of(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """(B,) cross-entropy of the label plus that of the tags, in nats per word; a CRF's is of the whole sequence."""
+        if self.crf is None:
+            return super().losses_of(logits, batch)
+        lengths, tags = batch.inputs["lengths"], batch.targets["tags"]
+        sequences = self.crf(_wide(logits["tags"]), tags.clamp(min=0), lengths) / lengths
+        tagged = sequences.where((tags != NO_TARGET).any(1), 0.0)
+        labels = {name: scores for name, scores in logits.items() if name != "tags"}
+        return tagged + cross_entropies(labels, batch.targets) if labels else tagged
 
 
 def cross_entropies(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -124,8 +147,12 @@ def cross_entropies(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor])
     return torch.stack([_cross_entropy(logits[name], targets[name]) for name in logits]).sum(0)
 
 
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if torch.is_grad_enabled() else logits.double()
+
+
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    logits = logits.float() if torch.is_grad_enabled() else logits.double()
+    logits = _wide(logits)
     losses = F.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=NO_TARGET, reduction="none")
     known = (target != NO_TARGET).reshape(len(target), -1)
     return losses.reshape(known.shape).sum(1) / known.sum(1).clamp(min=1)
