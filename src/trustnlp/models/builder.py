@@ -93,7 +93,7 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel
     options_class, backbone_class = _FROM_SCRATCH[config["kind"]]
     options = options_class(**config["options"])
     words = HashedWords(options.buckets, options.hashes, options.max_words, split_marks=not schema.tags)
-    return NLUModel(backbone_class(options, words), words, schema, config, crf=getattr(options, "crf", False))
+    return NLUModel(backbone_class(options, words), words, schema, config, crf=config["options"].get("crf", False))
 
 
 def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
