@@ -44,6 +44,8 @@ class Verdict(StrEnum):
     DISPARITY = "disparity"
     BIASED_SPLIT = "biased split"
     NO_BIAS_FOUND = "no bias found"
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
     INSUFFICIENT_EVIDENCE = "insufficient evidence"
 
     @property
@@ -62,6 +64,8 @@ _TONES = {
     Verdict.DISPARITY: Tone.BAD,
     Verdict.BIASED_SPLIT: Tone.BAD,
     Verdict.NO_BIAS_FOUND: Tone.GOOD,
+    Verdict.REPRODUCED: Tone.GOOD,
+    Verdict.NOT_REPRODUCED: Tone.BAD,
     Verdict.INSUFFICIENT_EVIDENCE: Tone.UNKNOWN,
 }
 

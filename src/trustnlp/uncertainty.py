@@ -5,6 +5,7 @@
     a share of dependent parts    ratio                           score on the effective sample size (Korn-Graubard)
     a gap between any two         difference                      from their intervals (MOVER)
     a mean of few bounded values  bounded_mean                    Hoeffding-Chernoff, whatever their shape
+    a median                      median                          order statistics, whatever their shape
     any other statistic           bootstrap                       BCa, rows or whole clusters resampled
     what n could have shown       minimum_detectable_difference   two-sample z test
     many figures at once          holm, bonferroni                family-wise error
@@ -14,6 +15,7 @@ Every function raises on empty, NaN or impossible input: an interval is right or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -276,6 +278,27 @@ def bounded_mean(values: ArrayLike, lowest: float, highest: float, level: float 
     high = optimize.brentq(excess, share, 1 - edge) if share < 1 - edge and excess(1 - edge) > 0 else 1.0
     # Rounding may put the mean of equal values a last digit outside.
     return Interval(min(lowest + low * width, mean), max(lowest + high * width, mean), level)
+
+
+def median(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The interval of a median, between two of the values themselves: coverage is at least `level`.
+
+    Of n independent values, the number below the median is binomial with share 1/2, so the r-th smallest and the r-th
+    largest enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < r).
+    Source: Thompson 1936, Annals of Mathematical Statistics 7(3).
+
+    Raises:
+        ArgumentError: level outside (0, 1).
+        GuaranteeError: NaN, or too few values for the level (6 are needed for 95%).
+    """
+    checks.inside("level", level, 0, 1)
+    ordered = np.sort(_sample(0, values))
+    rank = int(stats.binom.ppf((1 - level) / 2, len(ordered), 0.5))
+    if rank < 1:
+        least = math.ceil(1 - math.log2(1 - level))
+        reason = f"{len(ordered)} values give no {level:.0%} interval of a median"
+        raise GuaranteeError(reason, f"measure {least} or more")
+    return Interval(float(ordered[rank - 1]), float(ordered[-rank]), level)
 
 
 def holm(p_values: ArrayLike) -> Array:

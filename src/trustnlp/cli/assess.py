@@ -102,7 +102,7 @@ def assess(
                 columns=dict(column_option(each) for each in column or ()),
             )
             results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    _show(console, results, out)
+    show(console, results, out)
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
@@ -115,7 +115,8 @@ def recorded_command(arguments: Sequence[str]) -> str:
     return shlex.join(kept)
 
 
-def _show(console: Console, results: Results, out: Path) -> None:
+def show(console: Console, results: Results, out: Path) -> None:
+    """Writes the report, and shows every finding and where the report is."""
     from rich.text import Text
 
     from trustnlp import report

@@ -10,8 +10,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from trustnlp import checks
+from trustnlp.dp import AutomaticClipping, FlatClipping, LayerwiseClipping, MicroBatchClipping
+from trustnlp.dp.clipping import Clipping
+
 CHECKPOINT_EVERY = 20
 CLIP_GRAD_NORM = 5.0  # for stability; it gives no privacy
+MECHANISMS: Mapping[str, Clipping] = {
+    "exact": FlatClipping(1.0),
+    "automatic": AutomaticClipping(),
+    "layerwise": LayerwiseClipping(1.0),
+    "microbatch": MicroBatchClipping(16, 0.25),
+}
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,14 @@ class PrivateRecipe:
         learning_rate: of Adam.
         batch_size: expected examples per step.
         epochs: expected passes over the data.
-        clip_norm: ceiling of one example's gradient norm.
+        clipping: how gradients are bounded.
         options: of the model; dropout is noise on top of the noise.
     """
 
     learning_rate: float
     batch_size: int
     epochs: int
-    clip_norm: float
+    clipping: Clipping = FlatClipping()  # noqa: RUF009  (frozen)
     options: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -62,10 +72,10 @@ _PLAIN = {
 _PLAIN_PRETRAINED = Recipe(3e-4, 32, 3, patience=2)
 _NO_DROPOUT = {"dropout": 0.0, "word_dropout": 0.0}
 _PRIVATE = {
-    "bilstm": PrivateRecipe(1e-2, 512, 20, 1.0, _NO_DROPOUT),
-    "transformer": PrivateRecipe(2e-3, 512, 20, 1.0, _NO_DROPOUT),
+    "bilstm": PrivateRecipe(1e-2, 512, 20, options=_NO_DROPOUT),
+    "transformer": PrivateRecipe(2e-3, 512, 20, options=_NO_DROPOUT),
 }
-_PRIVATE_PRETRAINED = PrivateRecipe(1e-3, 512, 8, 1.0, {"dropout": 0.0})
+_PRIVATE_PRETRAINED = PrivateRecipe(1e-3, 512, 8, options={"dropout": 0.0})
 
 
 def plain(model: str, quick: bool = False) -> Recipe:
@@ -74,8 +84,17 @@ def plain(model: str, quick: bool = False) -> Recipe:
     return replace(recipe, epochs=math.ceil(recipe.epochs / 2), patience=2) if quick else recipe
 
 
-def private(model: str, examples: int, quick: bool = False) -> PrivateRecipe:
-    """The private recipe for `model` on `examples` texts: a batch is at most a fifth of them."""
+def private(model: str, examples: int, quick: bool = False, mechanism: str = "exact") -> PrivateRecipe:
+    """The private recipe for `model` on `examples` texts: a batch is at most a fifth of them.
+
+    Raises:
+        ArgumentError: `mechanism` is none of MECHANISMS.
+    """
+    clipping = MECHANISMS[checks.one_of("mechanism", mechanism, tuple(MECHANISMS))]
     recipe = _PRIVATE.get(model, _PRIVATE_PRETRAINED)
     batch_size = max(1, min(recipe.batch_size, examples // 5))
-    return replace(recipe, batch_size=batch_size, epochs=math.ceil(recipe.epochs * (0.75 if quick else 1)))
+    if isinstance(clipping, MicroBatchClipping):  # which form a batch without a rest
+        size = min(clipping.size, batch_size)
+        clipping, batch_size = replace(clipping, size=size), batch_size - batch_size % size
+    epochs = math.ceil(recipe.epochs * (0.75 if quick else 1))
+    return replace(recipe, batch_size=batch_size, epochs=epochs, clipping=clipping)

@@ -14,7 +14,7 @@ import torch
 
 from trustnlp import models
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.dp import FlatClipping, Ledger, PrivacyPlan, PrivateStep, Statement
+from trustnlp.dp import Ledger, PrivacyPlan, PrivateStep, Statement
 from trustnlp.models import checkpoint, evaluation
 from trustnlp.models.training import History, PlainStep, ShuffledBatches, fit
 from trustnlp.progress import Progress
@@ -36,6 +36,7 @@ class Setting:
         streams: the regime's own random streams.
         quick: fewer epochs.
         device: where the model is trained.
+        mechanism: how private regimes bound gradients, of `recipes.MECHANISMS`.
     """
 
     model: str
@@ -47,6 +48,12 @@ class Setting:
     streams: Streams
     quick: bool = False
     device: str = "cpu"
+    mechanism: str = "exact"
+
+    @property
+    def private_recipe(self) -> recipes.PrivateRecipe:
+        """The recipe of private regimes."""
+        return recipes.private(self.model, len(self.train), self.quick, self.mechanism)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trai
 
 def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
     """DP-SGD by a plan that spends the budget; no early stopping, as the validation split has no guarantee."""
-    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    recipe = setting.private_recipe
     plan = private_plan(setting)
     ledger = Ledger.open(folder / "ledger.jsonl", plan)
     model, step = _private_step(setting, ledger)
@@ -116,25 +123,25 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
         stage=name,
     )
     statement = plan.statement()
-    facts = {"recipe": asdict(recipe), "statement": statement.as_dict()}
+    facts = {"recipe": {**asdict(recipe), "clipping": recipe.clipping.as_dict()}, "statement": statement.as_dict()}
     return _trained(model, history, folder, facts, _epsilon(ledger, statement, setting.epsilon))
 
 
 def private_plan(setting: Setting) -> PrivacyPlan:
     """The plan that spends the setting's budget by its model's recipe."""
-    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    recipe = setting.private_recipe
     return PrivacyPlan.for_budget(
         epsilon=setting.epsilon,
         delta=setting.delta,
         examples=len(setting.train),
         expected_batch=recipe.batch_size,
         epochs=recipe.epochs,
-        clipping=FlatClipping(recipe.clip_norm),
+        clipping=recipe.clipping,
     )
 
 
 def _private_step(setting: Setting, ledger: Ledger) -> tuple[models.NLUModel, PrivateStep]:
-    recipe = recipes.private(setting.model, len(setting.train), setting.quick)
+    recipe = setting.private_recipe
     model = _model(setting, recipe.options)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, recipe.learning_rate)

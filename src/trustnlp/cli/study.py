@@ -1,0 +1,60 @@
+"""`trustnlp study`: put a claim of the literature to the test on public corpora."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study; 'list' names them all.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command goes on in it.")] = None,
+    data: Annotated[str, typer.Option(help="Corpora, comma-separated; default: the study's own.")] = "",
+    model: Annotated[str, typer.Option(help="Models, comma-separated; default: the study's own.")] = "",
+    seed: Annotated[int, typer.Option(help="Same seed, same results.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="At most ten minutes: fewer texts and cells.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+) -> None:
+    """Put a claim of the literature to the test; the verdict is reproduced, not reproduced or insufficient evidence."""
+    if name == "list":
+        _list()
+        return
+    from rich.console import Console
+
+    from trustnlp import checks
+    from trustnlp.cli.assess import recorded_command, show
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.errors import ArgumentError
+    from trustnlp.studies.catalogue import STUDIES
+    from trustnlp.studies.study import Request
+
+    chosen = STUDIES[checks.one_of("study", name, tuple(STUDIES))]
+    if out is None:
+        raise ArgumentError("out", "a folder for the run", None)
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        request = Request(names(data), names(model), quick, seed, device)
+        command = recorded_command(sys.argv[1:])
+        results = chosen.run(request, out, progress, overwrite=overwrite, command=command)
+    show(console, results, out)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The entries of a comma-separated list; none for an empty one."""
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from trustnlp.studies.catalogue import STUDIES
+
+    table = Table("name", "of", "claim", box=None, padding=(0, 2, 1, 0))
+    for study in STUDIES.values():
+        table.add_row(study.name, study.system, study.claim)
+    Console().print(table)

@@ -1,0 +1,10 @@
+"""The studies by name: one module for each claim of docs/papers.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
+from trustnlp.studies.study import Study
+
+STUDIES: Mapping[str, Study] = {study.name: study for study in (PRIVATE_TRAINING,)}
