@@ -31,22 +31,21 @@ class LSTMRecurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor, weight: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and cells."""
+        """Hidden states and cells; one sigmoid goes over all gates, see `_tanh`."""
         examples, length, width = len(sums), sums.shape[1], weight.shape[1]
         gates = sums.new_empty(length, examples, 4 * width)
         hidden, tanhs = (sums.new_empty(length, examples, width) for _ in range(2))
         cells = sums.new_empty(length + 1, examples, width)
         cells[0] = cell
-        turned = weight.t()
+        turned, less_one = weight.t(), sums.new_full((), -1.0)
         for step in range(length):
             gate = torch.addmm(sums[:, step], state, turned, out=gates[step])
             entry, forget, new, leave = gate.chunk(4, 1)
-            new.mul_(2)  # tanh(x) = 2 sigmoid(2x) - 1: one sigmoid over all gates takes less time than a tanh
+            new.add_(new)
             gate.sigmoid_()
-            new.mul_(2).sub_(1)
+            torch.add(less_one, new, alpha=2, out=new)
             torch.mul(forget, cells[step], out=cells[step + 1]).addcmul_(entry, new)
-            _tanh(cells[step + 1], out=tanhs[step])
-            state = torch.mul(leave, tanhs[step], out=hidden[step])
+            state = torch.mul(leave, _tanh(cells[step + 1], less_one, out=tanhs[step]), out=hidden[step])
         ctx.save_for_backward(gates, cells, tanhs, weight)
         ctx.set_materialize_grads(False)
         return hidden.transpose(0, 1), cells[1:].transpose(0, 1)
@@ -102,13 +101,13 @@ class GRURecurrence(torch.autograd.Function):
         gates, inner = (sums.new_empty(length, examples, 3, width) for _ in range(2))
         states = sums.new_empty(length + 1, examples, width)
         states[0] = state
-        turned = weight.t()
+        turned, less_one = weight.t(), sums.new_full((), -1.0)
         for step in range(length):
             here, gate, product = sums[:, step].unflatten(1, (3, width)), gates[step], inner[step]
             torch.mm(states[step], turned, out=product.flatten(1))
             torch.add(here[:, :2], product[:, :2], out=gate[:, :2]).sigmoid_()
             reset, update, new = gate.unbind(1)
-            _tanh(torch.addcmul(here[:, 2], reset, product[:, 2].add_(bias)), out=new)
+            _tanh(torch.addcmul(here[:, 2], reset, product[:, 2].add_(bias)), less_one, out=new)
             torch.lerp(new, states[step], update, out=states[step + 1])
         ctx.save_for_backward(gates, inner[:, :, 2], states, weight)
         hidden, resets = states[1:].transpose(0, 1), gates[:, :, 0].transpose(0, 1)
@@ -176,5 +175,7 @@ class ElmanRecurrence(torch.autograd.Function):
         return result, None, state, None
 
 
-def _tanh(value: Tensor, out: Tensor) -> Tensor:
-    return torch.mul(value, 2, out=out).sigmoid_().mul_(2).sub_(1)
+def _tanh(value: Tensor, less_one: Tensor, out: Tensor) -> Tensor:
+    """tanh(x) = 2 sigmoid(2x) - 1, which takes a third of the time; exact to a rounding of 1."""
+    torch.add(value, value, out=out).sigmoid_()
+    return torch.add(less_one, out, alpha=2, out=out)
