@@ -82,6 +82,7 @@ class PrivateStep:
         self._noise: Noise = SeededNoise(streams.child(f"dp/{plan.digest()}"))
         self._probed: set[bool] = set()
         self._moved = False
+        self._before: list[torch.Tensor] = []
         self._left: validation.Fingerprint | None = None
         validation.check_optimizer(optimizer, self._parameters)
 
@@ -89,8 +90,26 @@ class PrivateStep:
         """Updates the model from the drawn examples; returns their mean loss, NaN for an empty draw.
 
         Raises:
+            GuaranteeError: see `release` and `settle`.
+        """
+        loss = self.release(data, draw)
+        factor = 1.0 if self._schedule is None else self._schedule(draw.step)
+        if self._schedule is not None:
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.settle(must_move=factor != 0)
+        return loss
+
+    def release(self, data: Encoded, draw: Draw) -> float:
+        """The first half of a step, for loops with an optimizer.step of their own: leaves the noisy gradient in .grad.
+
+        Returns the mean loss of the drawn examples, NaN for an empty draw. `settle` must follow the optimizer's step.
+
+        Raises:
             GuaranteeError: not the next draw of the plan's sampler, other data than planned, weights that were
-                changed since the last step, a model that mixes examples, or a step that moves nothing.
+                changed since the last step, or a model that mixes examples.
         """
         self._check(data, draw)
         block = self.ledger.spend()
@@ -99,11 +118,27 @@ class PrivateStep:
         units = clipping.units(draw.indices, self.plan.expected_batch, places)
         clip = Clip(clipping, self._groups, self._thresholds)
         clipped = self._clipped_sum(self._model, self._loss, data, units, self._parameters, clip)
-        self._release(clipped, block, draw.step)
+        self._add_noise(clipped, block, draw.step)
         for name, parameter in self._parameters.items():
             parameter.grad = clipped.gradients[name].to(parameter.dtype)
-        self._move(draw.step)
+        self._before = [] if self._moved else [parameter.detach().clone() for parameter in self._parameters.values()]
+        self._left = validation.fingerprint(self._parameters.values())
         return clipped.mean_loss
+
+    def settle(self, must_move: bool = True) -> None:
+        """The second half of a step: takes the weights, which the optimizer has just moved, for the step's own.
+
+        Args:
+            must_move: whether weights that have not moved are a mistake, and not a learning rate of 0.
+
+        Raises:
+            GuaranteeError: no step has moved anything yet.
+        """
+        if self._before and must_move:
+            validation.check_moved(self._before, list(self._parameters.values()))
+            self._moved = True
+        self._before = []
+        self._left = validation.fingerprint(self._parameters.values())
 
     def resume_at(self, step: int) -> int:
         """The first step that was not released yet; what was released is never done again.
@@ -148,7 +183,7 @@ class PrivateStep:
             validation.check_independence(self._model, self._loss, data, self._streams.key("probe"))
             self._probed.add(self._model.training)
 
-    def _release(self, clipped: ClippedSum, block: int, step: int) -> None:
+    def _add_noise(self, clipped: ClippedSum, block: int, step: int) -> None:
         """Adds the step's noise, in place, and divides by the constant; moves thresholds that adapt."""
         clipping, thresholds = self.plan.clipping, self._thresholds
         sigma, adapt = self.plan.event(step).noise_multiplier, clipping.adapt
@@ -169,22 +204,6 @@ class PrivateStep:
             normaliser,
         )
         self._thresholds = adapt.moved(thresholds, counts)
-
-    def _move(self, step: int) -> None:
-        """The optimizer's step, checked once to move something."""
-        factor = 1.0
-        if self._schedule is not None:
-            factor = self._schedule(step)
-            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * factor
-        watched = not self._moved and factor != 0
-        before = [parameter.detach().clone() for parameter in self._parameters.values()] if watched else []
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        if watched:
-            validation.check_moved(before, list(self._parameters.values()))
-            self._moved = True
-        self._left = validation.fingerprint(self._parameters.values())
 
 
 def _loss_of(model: nn.Module) -> LossFunction:
