@@ -77,7 +77,9 @@ def _tied(rules: Sequence[LayerRule]) -> tuple[list[tuple[EmbeddingRule, LinearR
 
 
 def _name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+    """The full name of its type; `fully_shard` puts a type of its own in front, which computes the same."""
+    kind = next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.distributed.fsdp"))
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _refusal(module: nn.Module) -> str:

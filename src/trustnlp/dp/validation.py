@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm, dropout, instancenorm
 from torch.nn.parameter import is_lazy
 
+from trustnlp.dp.sharding import local
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Batch, Encoded
 from trustnlp.models.training import seeded
 
 _PROBED = 8
-Fingerprint = tuple[tuple[int, int], ...]
+Fingerprint = tuple[tuple[int, int, int], ...]
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -112,7 +113,7 @@ def check_independence(model: nn.Module, loss: Callable[[Batch], Tensor], data: 
 
 def fingerprint(tensors: Iterable[Tensor]) -> Fingerprint:
     """Which tensors these are and how often each was written to."""
-    return tuple((id(tensor), tensor._version) for tensor in tensors)
+    return tuple((id(tensor), tensor._version, local(tensor)._version) for tensor in tensors)
 
 
 def check_moved(before: list[Tensor], parameters: list[nn.Parameter]) -> None:
@@ -121,7 +122,7 @@ def check_moved(before: list[Tensor], parameters: list[nn.Parameter]) -> None:
     Raises:
         GuaranteeError: epsilon was spent for nothing.
     """
-    if all(torch.equal(parameter, old) for parameter, old in zip(parameters, before, strict=True)):
+    if all(torch.equal(local(parameter), local(old)) for parameter, old in zip(parameters, before, strict=True)):
         raise GuaranteeError(
             "epsilon was spent but no parameter moved",
             "give the optimizer a learning rate above 0, and keep the trained weights in float32",
