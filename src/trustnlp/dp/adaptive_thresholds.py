@@ -16,11 +16,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trustnlp import checks
+from trustnlp.errors import ArgumentError
+
+# Where thresholds stop. The gradients of a layer that the loss does not reach are 0 and always within, so that its
+# threshold would sink until it is 0 in single precision, and 0 / 0 no bound at all.
+_LEAST, _MOST = 1e-10, 1e10
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Quantile:
         checks.inside("quantile", self.quantile, 0, 1)
         checks.inside("share", self.share, 0, 1)
         checks.positive("rate", self.rate)
+        for name in ("quantile", "rate", "share"):  # 1 and 1.0 are one plan and must have one digest
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def gradient_multiplier(self, sigma: float) -> float:
         """The gradients' noise multiplier, where gradients and fractions together have `sigma`."""
@@ -58,10 +66,21 @@ class Quantile:
         return (norms <= thresholds.to(norms)).to(norms.dtype).sub(0.5).sum(0)
 
     def moved(self, thresholds: Tensor, released: Tensor) -> Tensor:
-        """(K,) the next thresholds, after noisy counts divided by the expected number of units, (K,)."""
+        """(K,) the next thresholds, after noisy counts divided by the expected number of units, (K,); 1e-10 to 1e10."""
         fractions = (released.to(thresholds) + 0.5).clamp(0, 1)
-        return thresholds * torch.exp(-self.rate * (fractions - self.quantile))
+        return (thresholds * torch.exp(-self.rate * (fractions - self.quantile))).clamp(_LEAST, _MOST)
 
     def describe(self) -> str:
         """In words."""
         return f"following the {self.quantile:.0%} quantile of norms by counts that take {self.share:.0%} of the budget"
+
+
+def checked(adapt: Any) -> Quantile | None:
+    """`adapt`, a Quantile or None.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if adapt is not None and not isinstance(adapt, Quantile):
+        raise ArgumentError("adapt", "a Quantile, or None to keep the thresholds", adapt)
+    return adapt

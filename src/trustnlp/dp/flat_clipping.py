@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustnlp import checks
-from trustnlp.dp.adaptive_thresholds import Quantile
+from trustnlp.dp.adaptive_thresholds import Quantile, checked
 from trustnlp.dp.clipping import Clipping
 
 
@@ -24,7 +24,7 @@ class FlatClipping(Clipping):
         adapt: lets C follow a quantile of the norms; None keeps it.
 
     Raises:
-        ArgumentError: `clip_norm` is not a number > 0.
+        ArgumentError: `clip_norm` is not a number > 0, or `adapt` is no Quantile.
     """
 
     kind: ClassVar[str] = "flat"
@@ -34,6 +34,7 @@ class FlatClipping(Clipping):
     def __post_init__(self) -> None:
         # 1 and 1.0 are one plan and must have one digest
         object.__setattr__(self, "clip_norm", float(checks.positive("clip_norm", self.clip_norm)))
+        checked(self.adapt)
 
     def thresholds(self, count: int) -> Tensor:
         """See `Clipping.thresholds`."""

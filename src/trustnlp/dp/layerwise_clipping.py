@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trustnlp import checks
-from trustnlp.dp.adaptive_thresholds import Quantile
+from trustnlp.dp.adaptive_thresholds import Quantile, checked
 from trustnlp.dp.clipping import Clipping, Parameters
 
 
@@ -30,7 +30,7 @@ class LayerwiseClipping(Clipping):
         adapt: lets every C_k follow a quantile of its layer's norms; without, layers with long gradients lose most.
 
     Raises:
-        ArgumentError: `clip_norm` is not a number > 0.
+        ArgumentError: `clip_norm` is not a number > 0, or `adapt` is no Quantile.
     """
 
     kind: ClassVar[str] = "layerwise"
@@ -39,6 +39,7 @@ class LayerwiseClipping(Clipping):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clip_norm", float(checks.positive("clip_norm", self.clip_norm)))
+        checked(self.adapt)
 
     def groups(self, model: nn.Module, parameters: Parameters) -> dict[str, int]:
         """See `Clipping.groups`."""

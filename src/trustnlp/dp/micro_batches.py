@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trustnlp import checks
-from trustnlp.dp.adaptive_thresholds import Quantile
+from trustnlp.dp.adaptive_thresholds import Quantile, checked
 from trustnlp.dp.clipping import ClippedSumFunction, Clipping, Parameters, Unit, per_unit_clipped_sum
 from trustnlp.dp.layerwise_clipping import layers
 from trustnlp.errors import ArgumentError
@@ -38,7 +38,7 @@ class MicroBatchClipping(Clipping):
         adapt: lets thresholds follow a quantile of the micro-batches' norms; None keeps them.
 
     Raises:
-        ArgumentError: `size` below 1, or `clip_norm` is not a number > 0.
+        ArgumentError: `size` below 1, `clip_norm` is not a number > 0, or `adapt` is no Quantile.
     """
 
     kind: ClassVar[str] = "microbatch"
@@ -51,6 +51,8 @@ class MicroBatchClipping(Clipping):
     def __post_init__(self) -> None:
         checks.at_least("size", self.size, 1)
         object.__setattr__(self, "clip_norm", float(checks.positive("clip_norm", self.clip_norm)))
+        object.__setattr__(self, "by_layer", bool(self.by_layer))
+        checked(self.adapt)
 
     def groups(self, model: nn.Module, parameters: Parameters) -> dict[str, int]:
         """See `Clipping.groups`."""
