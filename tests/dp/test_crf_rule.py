@@ -4,7 +4,10 @@ from hypothesis import strategies as st
 from rows import Loss, Rows, assert_one_backward_is_exact, both, normal, random_weights, same, whole
 from torch import nn
 
+from trustnlp import models
+from trustnlp.data.corpus import Corpus, Example
 from trustnlp.models.crf import LinearChainCRF
+from trustnlp.randomness import Streams
 
 
 def tagger(tags: int, frozen: tuple[str, ...] = (), calls: int = 1, seed: int = 0) -> nn.Module:
@@ -41,6 +44,14 @@ def data(tags: int, lengths: list[int], extra: int = 0) -> Rows:
 def test_ragged_lengths_frozen_parts_and_more_calls(tags, lengths, frozen, calls, extra, seed, clip_norm):
     model = tagger(tags, tuple(frozen), calls, seed)
     assert_one_backward_is_exact(model, data(tags, lengths, extra), clip_norm, physical_batch=3)
+
+
+def test_a_bilstm_with_a_crf():
+    texts = (("play some jazz", "O O B-genre"), ("nina", "B-artist"), ("play long-song by nina now", "O B-a I-a O O"))
+    corpus = Corpus("tiny", tuple(Example(text, "music", tuple(tags.split())) for text, tags in texts))
+    sizes = {"buckets": 64, "char_width": 3, "char_filters": 4, "hidden": 5, "width": 6}
+    model = random_weights(models.build("bilstm", corpus, streams=Streams(0), crf=True, **sizes)).eval()
+    assert_one_backward_is_exact(model, model.encode(corpus.train, for_training=True))
 
 
 def test_below_it_nothing_is_trained():

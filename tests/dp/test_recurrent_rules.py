@@ -206,6 +206,20 @@ class TestOutputs:
         assert_same_outputs(layer, value, 5)
 
     @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("autocast", [True, False])
+    def test_half_precision_is_pytorchs_to_its_own_rounding(self, kind, autocast):
+        layer = random_weights(kind(3, 4, 2, batch_first=True)).to(torch.float32 if autocast else torch.bfloat16)
+        value = normal(4, 6, 3).to(layer.weight_hh_l0.dtype)
+        wide = kind(3, 4, 2, batch_first=True).double()
+        wide.load_state_dict(layer.state_dict())
+        rule = attached(layer, Tape(4, torch.device("cpu")))
+        with torch.autocast("cpu", enabled=autocast):
+            found, _ = layer(value)
+        rule.detach()
+        assert found.dtype == torch.bfloat16
+        assert torch.allclose(found.double(), wide(value.double())[0], atol=0.03)
+
+    @pytest.mark.parametrize("kind", KINDS)
     def test_a_layer_keeps_no_trace_of_its_rule(self, kind):
         layer = random_weights(kind(3, 2))
         before = dict(layer.__dict__)

@@ -64,4 +64,4 @@ class CRFRule(LayerRule):
         """See `Rule.add_to`."""
         for name, gradient in self._gradients.items():
             total = sums[self.trained[name]]
-            total.add_((factors @ gradient).view_as(total))
+            total.add_((factors.to(gradient.dtype) @ gradient).view_as(total))

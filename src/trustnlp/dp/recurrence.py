@@ -57,33 +57,23 @@ class LSTMRecurrence(torch.autograd.Function):
         by_hidden, by_cells = gradients
         gates, cells, tanhs, weight = ctx.saved_tensors
         length, examples, width = tanhs.shape
-        slopes, by_cell = _lstm_slopes(gates, cells, tanhs)
-        forget = gates[:, :, width : 2 * width]
         result = gates.new_empty(examples, length, 4, width)
-        state, cell = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
+        part, state, cell = gates.new_empty(examples, width), torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
         for step in range(length - 1, -1, -1):
+            entry, forget, new, leave = gates[step].chunk(4, 1)
+            to_entry, to_forget, to_new, to_leave = result[:, step].unbind(1)
             if by_hidden is not None:
                 state.add_(by_hidden[:, step])
             if by_cells is not None:
                 cell.add_(by_cells[:, step])
-            cell.addcmul_(state, by_cell[step])
-            torch.mul(slopes[step, :, :3], cell[:, None], out=result[:, step, :3])
-            torch.mul(slopes[step, :, 3], state, out=result[:, step, 3])
+            _sigmoid_backward(torch.mul(state, tanhs[step], out=part), leave, grad_input=to_leave)
+            cell.add_(_tanh_backward(torch.mul(state, leave, out=part), tanhs[step], grad_input=part))
+            _sigmoid_backward(torch.mul(cell, new, out=part), entry, grad_input=to_entry)
+            _sigmoid_backward(torch.mul(cell, cells[step], out=part), forget, grad_input=to_forget)
+            _tanh_backward(torch.mul(cell, entry, out=part), new, grad_input=to_new)
             torch.mm(result[:, step].flatten(1), weight, out=state)
-            cell.mul_(forget[step])
+            cell.mul_(forget)
         return result.flatten(2), None, state, cell
-
-
-def _lstm_slopes(gates: Tensor, cells: Tensor, tanhs: Tensor) -> tuple[Tensor, Tensor]:
-    """What the gradient of cell or hidden state is multiplied by: towards the gates (T, B, 4, H), towards the cell."""
-    entry, forget, new, leave = gates.chunk(4, 2)
-    slopes, by_cell = torch.empty_like(gates).unflatten(2, (4, -1)), torch.empty_like(tanhs)
-    _sigmoid_backward(new, entry, grad_input=slopes[:, :, 0])
-    _sigmoid_backward(cells[:-1], forget, grad_input=slopes[:, :, 1])
-    _tanh_backward(entry, new, grad_input=slopes[:, :, 2])
-    _sigmoid_backward(tanhs, leave, grad_input=slopes[:, :, 3])
-    _tanh_backward(leave, tanhs, grad_input=by_cell)
-    return slopes, by_cell
 
 
 class GRURecurrence(torch.autograd.Function):
@@ -98,18 +88,19 @@ class GRURecurrence(torch.autograd.Function):
     def forward(ctx: Any, sums: Tensor, weight: Tensor, bias: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and reset gates."""
         examples, length, width = len(sums), sums.shape[1], weight.shape[1]
-        gates, inner = (sums.new_empty(length, examples, 3, width) for _ in range(2))
-        states = sums.new_empty(length + 1, examples, width)
+        gates, product = sums.new_empty(length, examples, 3, width), sums.new_empty(examples, 3, width)
+        inner, states = sums.new_empty(length, examples, width), sums.new_empty(length + 1, examples, width)
         states[0] = state
         turned, less_one = weight.t(), sums.new_full((), -1.0)
         for step in range(length):
-            here, gate, product = sums[:, step].unflatten(1, (3, width)), gates[step], inner[step]
+            here, gate = sums[:, step].unflatten(1, (3, width)), gates[step]
             torch.mm(states[step], turned, out=product.flatten(1))
             torch.add(here[:, :2], product[:, :2], out=gate[:, :2]).sigmoid_()
             reset, update, new = gate.unbind(1)
-            _tanh(torch.addcmul(here[:, 2], reset, product[:, 2].add_(bias)), less_one, out=new)
+            torch.add(product[:, 2], bias, out=inner[step])
+            _tanh(torch.addcmul(here[:, 2], reset, inner[step]), less_one, out=new)
             torch.lerp(new, states[step], update, out=states[step + 1])
-        ctx.save_for_backward(gates, inner[:, :, 2], states, weight)
+        ctx.save_for_backward(gates, inner, states, weight)
         hidden, resets = states[1:].transpose(0, 1), gates[:, :, 0].transpose(0, 1)
         ctx.mark_non_differentiable(resets)
         return hidden, resets
@@ -120,26 +111,20 @@ class GRURecurrence(torch.autograd.Function):
         """Gradients of the sums, and of the initial state."""
         gates, inner, states, weight = ctx.saved_tensors
         length, examples, _, width = gates.shape
-        slopes = _gru_slopes(gates, inner, states)
-        reset, update = gates[:, :, 0], gates[:, :, 1]
         result = gates.new_empty(examples, length, 3, width)
-        state, product = torch.zeros_like(states[0]), gates.new_empty(examples, 3, width)
+        part, state = gates.new_empty(examples, width), torch.zeros_like(states[0])
+        product = gates.new_empty(examples, 3, width)
         for step in range(length - 1, -1, -1):
+            reset, update, new = gates[step].unbind(1)
+            to_reset, to_update, to_new = result[:, step].unbind(1)
             state.add_(by_hidden[:, step])
-            product.copy_(torch.mul(slopes[step], state[:, None], out=result[:, step]))
-            product[:, 2].mul_(reset[step])
-            state.mul_(update[step]).addmm_(product.flatten(1), weight)
+            torch.sub(states[step], new, out=part).mul_(state)
+            _sigmoid_backward(part, update, grad_input=to_update)
+            _tanh_backward(torch.addcmul(state, state, update, value=-1, out=part), new, grad_input=to_new)
+            _sigmoid_backward(torch.mul(to_new, inner[step], out=part), reset, grad_input=to_reset)
+            product.copy_(result[:, step])[:, 2].mul_(reset)
+            state.mul_(update).addmm_(product.flatten(1), weight)
         return result.flatten(2), None, None, state
-
-
-def _gru_slopes(gates: Tensor, inner: Tensor, states: Tensor) -> Tensor:
-    """(T, B, 3, H) what the gradient of the hidden state is multiplied by towards the gates."""
-    reset, update, new = gates.unbind(2)
-    slopes = torch.empty_like(gates)
-    _tanh_backward(1 - update, new, grad_input=slopes[:, :, 2])
-    _sigmoid_backward(states[:-1] - new, update, grad_input=slopes[:, :, 1])
-    _sigmoid_backward(inner * slopes[:, :, 2], reset, grad_input=slopes[:, :, 0])
-    return slopes
 
 
 class ElmanRecurrence(torch.autograd.Function):

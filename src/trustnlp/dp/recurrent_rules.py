@@ -110,20 +110,25 @@ class RecurrentRule(LayerRule):
         module = self.module
         shape = (module.num_layers * len(self._ways), len(value), module.hidden_size)
         if given is None:
-            return (value.new_zeros(shape, dtype=module.weight_hh_l0.dtype),) * self.parts
+            return (value.new_zeros(shape),) * self.parts
         state = given if self.parts > 1 else (given,)
         if len(state) != self.parts or any(part.shape != shape for part in state):
             raise UnsupportedUseError(f"{type(module).__name__} is given initial states that are not {shape}")
-        return tuple(part.to(module.weight_hh_l0.dtype) for part in state)
+        return tuple(state)
 
     def _run(self, value: Tensor, name: str, start: State) -> State:
-        """The parts of the state at all positions, each (B, T, H), of one layer in one direction."""
+        """The parts of the state at all positions, each (B, T, H), of one layer in one direction.
+
+        Half precision is for products; states add up in single.
+        """
         weights = self._weights(name)
         use, sums = self._tape.watch(value, F.linear(value, weights["weight_ih"], self._bias(weights)))
-        found = self._recur(sums.to(weights["weight_hh"].dtype), weights, start)
+        wide = torch.promote_types(sums.dtype, torch.float32)
+        begin = tuple(part.to(wide) for part in start)
+        found = self._recur(sums.to(wide), {kind: weight.to(wide) for kind, weight in weights.items()}, begin)
         others = tuple(map(Kept, found[self.parts :]))
         self._calls.setdefault(name, []).append(_Call(use, Kept(start[0]), Kept(found[0]), others))
-        return found[: self.parts]
+        return tuple(part.to(sums.dtype) for part in found[: self.parts])
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

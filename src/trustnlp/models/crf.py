@@ -20,7 +20,7 @@ _RANGE = 600.0
 
 
 class Counts(NamedTuple):
-    """How often each pair of tags, each first and each last tag occurs: (B, S, S), (B, S), (B, S)."""
+    """How often each pair of tags, each first and each last tag occurs: (B, S, S), (B, S), (B, S), in float64."""
 
     transitions: Tensor
     start: Tensor
@@ -102,7 +102,7 @@ class LinearChainCRF(nn.Module):
         pairs.flatten(1).scatter_add_(1, numbers, -present[:, 1:].to(pairs.dtype))
         for counts, first in ((start, tags[:, :1]), (end, tags.gather(1, lengths[:, None] - 1))):
             counts.scatter_add_(1, first, -torch.ones_like(first, dtype=counts.dtype))
-        return Counts(*(counts.to(scores.dtype) for counts in (pairs, start, end)))
+        return Counts(pairs, start, end)
 
     @torch.no_grad()
     def decode(self, scores: Tensor, lengths: Tensor, allowed: Tensor | None = None) -> Tensor:
