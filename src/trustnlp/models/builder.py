@@ -91,7 +91,7 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel
         encoding = Subwords(pieces, max_pieces=tuning.max_pieces, pad=pad_of(encoder.config))
         return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
     options_class, backbone_class = _FROM_SCRATCH[config["kind"]]
-    options = options_class(**config["options"])
+    options: Any = options_class(**config["options"])
     words = HashedWords(options.buckets, options.hashes, options.max_words, split_marks=not schema.tags)
     return NLUModel(backbone_class(options, words), words, schema, config, crf=config["options"].get("crf", False))
 
