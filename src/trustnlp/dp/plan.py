@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trustnlp.dp.clipping import ClippedSumFunction
+    from trustnlp.dp.collated import DrawnBatch
     from trustnlp.dp.engine import PrivateStep
     from trustnlp.dp.ledger import Ledger
     from trustnlp.dp.sampling import PoissonSampler
     from trustnlp.dp.statement import Statement
-    from trustnlp.models.protocol import Batch
 
 # What may stand in a plan, and why everything else that people ask for is refused.
 _REFUSED = {
@@ -184,14 +184,38 @@ class PrivacyPlan:
 
         return PoissonSampler(self.examples, self.expected_batch, self.steps, streams)
 
+    def batches(
+        self,
+        dataset: Any,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        start: int = 0,
+        streams: Streams | None = None,
+    ) -> Iterator[DrawnBatch]:
+        """The plan's draws from any map-style dataset, for `step(batch)`; the step collates them, as much as fits.
+
+        Args:
+            dataset: with a length, and one example for every whole number below it; a list will do.
+            collate: a list of examples -> tensors, in a tuple or dictionary; as PyTorch's DataLoader does if left out.
+            start: the first step; `ledger.spent` of a run that is resumed.
+            streams: of the draws; of a secret seed that nothing keeps if left out.
+        """
+        from torch.utils.data import default_collate
+
+        from trustnlp.dp.collated import Collated, DrawnBatch, secret_streams
+
+        data = Collated(dataset, collate or default_collate)
+        sampler = self.sampler(streams or secret_streams())
+        return (DrawnBatch(data, sampler.draw(step)) for step in range(start, self.steps))
+
     def step(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        streams: Streams,
+        streams: Streams | None = None,
         ledger: Ledger | None = None,
-        loss: Callable[[Batch], Tensor] | None = None,
+        loss: Callable[[Any], Tensor] | None = None,
         clipped_sum: ClippedSumFunction | None = None,
         schedule: Callable[[int], float] | None = None,
     ) -> PrivateStep:
@@ -200,19 +224,20 @@ class PrivacyPlan:
         Args:
             model: whose trainable parameters are moved.
             optimizer: over exactly these parameters.
-            streams: source of the noise.
+            streams: source of the noise; of a secret seed that nothing keeps if left out.
             ledger: where every step is written down first; in memory if left out, so that no run can be resumed.
-            loss: one loss per example, batch -> (B,); `model.loss` if left out.
+            loss: one loss per example, batch -> (B,), given batches as they were collated; `model.loss` if left out.
             clipped_sum: how the clipped sum is computed; the clipping's own if left out.
             schedule: factor of the learning rate at each step, a function of the step alone.
         """
+        from trustnlp.dp.collated import secret_streams
         from trustnlp.dp.engine import PrivateStep
 
         return PrivateStep(
             self,
             model,
             optimizer,
-            streams=streams,
+            streams=streams or secret_streams(),
             ledger=ledger,
             loss=loss,
             clipped_sum=clipped_sum,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +160,7 @@ def _copies(batch: Batch, row: int) -> Batch:
     def fill(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor[row : row + 1].expand_as(tensor).contiguous() for name, tensor in tensors.items()}
 
-    return Batch(fill(batch.inputs), fill(batch.targets))
+    return replace(batch, inputs=fill(batch.inputs), targets=fill(batch.targets))
 
 
 def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:

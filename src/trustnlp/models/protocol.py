@@ -9,7 +9,7 @@ Shape legend: B batch, T tokens, K classes, S slot tags.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,9 +34,10 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(
-            {name: tensor.to(device) for name, tensor in self.inputs.items()},
-            {name: tensor.to(device) for name, tensor in self.targets.items()},
+        return replace(
+            self,
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+            targets={name: tensor.to(device) for name, tensor in self.targets.items()},
         )
 
 
