@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trustnlp.dp import validation
+from trustnlp.dp import sharding, validation
 from trustnlp.dp.clipping import Clip, ClippedSum, ClippedSumFunction, LossFunction
 from trustnlp.dp.collated import DrawnBatch, on_values, probed
+from trustnlp.dp.distributed import Ranks, beginning, unwrapped
 from trustnlp.dp.ledger import Ledger
 from trustnlp.dp.noise import Noise, SeededNoise
 from trustnlp.dp.sampling import PoissonSampler
@@ -66,9 +67,10 @@ class PrivateStep:
         schedule: Callable[[int], float] | None = None,
     ) -> None:
         self.plan = plan
-        self.ledger = Ledger.in_memory(plan) if ledger is None else ledger
-        if self.ledger.plan != plan:
+        ledger = Ledger.in_memory(plan) if ledger is None else ledger
+        if ledger.plan != plan:
             raise GuaranteeError("the ledger belongs to another plan", "open it with the plan that makes this step")
+        model = unwrapped(model)
         validation.refuse_mixing_layers(model)
         self._parameters = validation.trainable_parameters(model)
         self._model = model
@@ -76,16 +78,21 @@ class PrivateStep:
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._streams = streams
         self._loss = on_values(loss) if loss else _loss_of(model)
-        self._clipped_sum = clipped_sum or plan.clipping.sum_function()
+        self._ranks = Ranks.of_process(next(iter(self._parameters.values())).device)
+        self._clipped_sum = sharding.distribute(
+            clipped_sum or plan.clipping.sum_function(), self._ranks, self._parameters
+        )
         self._schedule = schedule
         self._groups = plan.clipping.groups(model, self._parameters)
         self._thresholds = plan.clipping.thresholds(len(set(self._groups.values())))
-        self._noise: Noise = SeededNoise(streams.child(f"dp/{plan.digest()}"))
+        noise = SeededNoise(streams.child(f"dp/{plan.digest()}"))
+        self._noise: Noise = sharding.noise_of_parts(noise, self._parameters)
         self._probed: set[bool] = set()
         self._moved = False
         self._before: list[torch.Tensor] = []
         self._left: validation.Fingerprint | None = None
         validation.check_optimizer(optimizer, self._parameters)
+        self.ledger = self._ranks.ledger(ledger)
 
     def __call__(self, data: Encoded | DrawnBatch, draw: Draw | None = None) -> float:
         """Updates the model from the drawn examples; returns their mean loss, NaN for an empty draw.
@@ -120,8 +127,10 @@ class PrivateStep:
             GuaranteeError: not the next draw of the plan's sampler, other data than planned, weights that were
                 changed since the last step, or a model that mixes examples.
         """
-        self._check(data, draw)
-        block = self.ledger.spend()
+        with self._ranks.together():
+            self._check(data, draw)
+        self._agree(data, draw)
+        block = self._ranks.spend(self.ledger)
         clipping = self.plan.clipping
         places = self._streams.numpy("micro-batches", draw.step)
         units = clipping.units(draw.indices, self.plan.expected_batch, places)
@@ -129,7 +138,7 @@ class PrivateStep:
         clipped = self._clipped_sum(self._model, self._loss, data, units, self._parameters, clip)
         self._add_noise(clipped, block, draw.step)
         for name, parameter in self._parameters.items():
-            parameter.grad = clipped.gradients[name].to(parameter.dtype)
+            parameter.grad = sharding.as_gradient(clipped.gradients[name], parameter)
         self._before = [] if self._moved else [parameter.detach().clone() for parameter in self._parameters.values()]
         self._left = validation.fingerprint(self._parameters.values())
         return clipped.mean_loss
@@ -189,8 +198,18 @@ class PrivateStep:
                 "let the private step alone move them: no other optimizer.step, no loading in between",
             )
         if self._model.training not in self._probed:  # a layer may mix examples in one mode only
-            validation.check_independence(self._model, self._loss, probed(data), self._streams.key("probe"))
+            with sharding.gathered(self._model):
+                validation.check_independence(self._model, self._loss, probed(data), self._streams.key("probe"))
             self._probed.add(self._model.training)
+
+    def _agree(self, data: Encoded, draw: Draw) -> None:
+        """Checks that all processes take the same step, and at the first that they begin alike."""
+        if self._ranks.alone:
+            return
+        if self._left is None:
+            begun = beginning(self.plan, self._streams, data, self._model, self._optimizer, self._thresholds)
+            self._ranks.agree(begun)
+        self._ranks.agree({"draw": (str(draw.indices.tolist()), "draw from plan.sampler of the same streams")})
 
     def _add_noise(self, clipped: ClippedSum, block: int, step: int) -> None:
         """Adds the step's noise, in place, and divides by the constant; moves thresholds that adapt."""
