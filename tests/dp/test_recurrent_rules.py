@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import Calls, Loss, Rows, assert_one_backward_is_exact, both, normal, random_weights, same, whole
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from trustnlp.dp.recurrent_rules import ElmanRule, GRURule, LSTMRule, RecurrentRule
+from trustnlp.dp.recurrent_rules import ElmanRule, GRURule, LSTMRule, RecurrentRule, Sequences, _Call
 from trustnlp.dp.tape import Tape
 from trustnlp.models.protocol import Batch
 
@@ -258,6 +258,55 @@ class TestWhatGoesTheSlowWay:
         fast, found, expected = both(random_weights(Started()), Rows({"x": normal(3, 4, 3)}), 0.1)
         assert fast.fallback
         assert same(found, expected)
+
+
+def without_the_reset_gate(monkeypatch):
+    monkeypatch.setattr(GRURule, "_linears", RecurrentRule._linears)
+
+
+def without_the_initial_state(monkeypatch):
+    real = _Call.before
+
+    def before(self):
+        states = real(self)
+        return states.masked_fill(torch.arange(states.shape[1])[:, None] == 0, 0.0)
+
+    monkeypatch.setattr(_Call, "before", before)
+
+
+def with_the_widest_last_position(monkeypatch):
+    monkeypatch.setattr(Sequences, "last", lambda self, values: values[:, -1])
+
+
+def turned_with_its_padding(monkeypatch):
+    monkeypatch.setattr(Sequences, "turned", lambda self, values: values.flip(1))
+
+
+def in_the_order_of_lengths(monkeypatch):
+    def of(cls, given, batch_first):
+        values, lengths = pad_packed_sequence(given._replace(unsorted_indices=None, sorted_indices=None), True)
+        return cls(values, lengths, given, True)
+
+    monkeypatch.setattr(Sequences, "of", classmethod(of))
+
+
+BUGS = [
+    without_the_reset_gate,
+    without_the_initial_state,
+    with_the_widest_last_position,
+    turned_with_its_padding,
+    in_the_order_of_lengths,
+]
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_are_caught(bug, monkeypatch):
+    layer = random_weights(nn.GRU(3, 4, bidirectional=True, batch_first=True))
+    model = Loss(packed_loss(False, with_start=True), layer=layer, start=random_weights(with_start(layer)))
+    data = Rows({"x": normal(4, 5, 3), "s": normal(4, 2, seed=5), "lengths": torch.tensor([2, 5, 1, 3])})
+    assert both(model, data, 0.1)[0].fallback == ""
+    bug(monkeypatch)
+    assert both(model, data, 0.1)[0].fallback != ""
 
 
 def attached(layer: nn.Module, tape: Tape) -> RecurrentRule:
