@@ -40,14 +40,20 @@ def remembered_noise() -> Callable[..., float]:
     return functools.cache(accounting.calibrate)
 
 
+def _hasty_private(model: str, examples: int, quick: bool = False, mechanism: str = "exact") -> object:
+    from trustnlp.studies.recipes import MECHANISMS, PrivateRecipe
+
+    return PrivateRecipe(5e-3, 16, 1, MECHANISMS[mechanism])
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, remembered_noise: Callable[..., float]) -> None:
     """One private epoch or two plain ones, and secrets of two digits."""
     from trustnlp.dp import accounting
     from trustnlp.studies import assess, recipes
-    from trustnlp.studies.recipes import PrivateRecipe, Recipe
+    from trustnlp.studies.recipes import Recipe
 
     monkeypatch.setattr(recipes, "plain", lambda model, quick=False: Recipe(5e-3, 32, 2))
-    monkeypatch.setattr(recipes, "private", lambda model, examples, quick=False: PrivateRecipe(5e-3, 16, 1, 1.0))
+    monkeypatch.setattr(recipes, "private", _hasty_private)
     monkeypatch.setattr(assess, "SECRET_LENGTH", 2)
     monkeypatch.setattr(accounting, "calibrate", remembered_noise)

@@ -406,3 +406,20 @@ def test_a_ratio_by_user_covers_as_often_as_it_says(n, p, users, correlation):
         errors, wrote = heavy_tailed_users(rng, n, p, users, correlation)
         hits += p in uncertainty.ratio(errors, np.ones(n), clusters=wrote)
     assert 0.93 <= hits / 2000 <= 0.98
+
+
+class TestMedian:
+    def test_it_covers_at_least_at_its_level_for_any_shape(self):
+        generator = np.random.default_rng(3)
+        for n in (6, 7, 15, 40):
+            samples = generator.exponential(size=(2000, n))
+            assert np.mean([np.log(2) in uncertainty.median(sample) for sample in samples]) > 0.94
+
+    def test_its_ends_are_order_statistics(self):
+        found = uncertainty.median([5, 1, 4, 2, 3, 6, 7, 8, 9])
+        assert (found.low, found.high) == (2, 8)  # 1 - 2 P(Binomial(9, 1/2) < 2) = 96.1%
+
+    def test_too_few_values_are_refused(self):
+        with pytest.raises(GuaranteeError, match="measure 6 or more"):
+            uncertainty.median([1, 2, 3, 4, 5])
+        assert uncertainty.median([1, 2, 3, 4, 5, 6]) == Interval(1, 6)

@@ -35,13 +35,16 @@ def test_help_lists_the_commands() -> None:
     assert shown.exit_code == 0
     assert [line.split()[1] for line in shown.output.splitlines() if line[2:3].isalpha() and line[0] == "│"] == [
         "assess",
+        "study",
         "gate",
         "report",
         "data",
     ]
 
 
-@pytest.mark.parametrize("command", [["assess"], ["gate"], ["report"], ["data"], ["data", "list"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [["assess"], ["study"], ["gate"], ["report"], ["data"], ["data", "list"], ["data", "check"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     shown = CliRunner().invoke(module.app, [*command, "--help"])
     assert shown.exit_code == 0

@@ -55,3 +55,19 @@ def test_verdicts_are_coloured_by_tone() -> None:
     assert set(STYLES) == set(Tone)
     assert "\x1b[1;31mleaks" in lines(LEAK.of("plain"), styles=True)[-1]
     assert "\x1b[32mno bias found" in lines(BLIND, styles=True)[-1]
+
+
+def test_a_study_gets_one_table_a_figure() -> None:
+    from trustnlp.cli.tables import tables
+
+    axes = {"panel": ("corpus",), "rows": ("mechanism",), "columns": ("epsilon",)}
+    cells = [{"corpus": "snips", "mechanism": "exact", "epsilon": epsilon} for epsilon in ("1", "8")]
+    found = [
+        Finding("label-accuracy", "Accuracy", 0.5, regime=cell["epsilon"], details={"cell": cell}) for cell in cells
+    ]
+    claim = Finding("claim", "Largest", 1.0, unit="", verdict=Verdict.REPRODUCED)
+    shown = list(tables(Results({"study": {"axes": axes}}, (claim, *found))))
+    assert [str(table.title) for table in shown] == ["Accuracy", "Verdict on the claim"]
+    assert [str(column.header) for column in shown[0].columns] == ["", "", "epsilon 1", "epsilon 8"]
+    (plain,) = tables(Results({}, (LEAK,)))
+    assert plain.row_count == 1

@@ -120,8 +120,9 @@ def show(console: Console, results: Results, out: Path) -> None:
     from rich.text import Text
 
     from trustnlp import report
-    from trustnlp.cli.tables import findings_table
+    from trustnlp.cli.tables import tables
 
     path = report.write(out, results)
-    console.print(findings_table(results))
+    for table in tables(results):
+        console.print(table)
     console.print(Text.assemble("report    ", (str(path), "bold")), soft_wrap=True)

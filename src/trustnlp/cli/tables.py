@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,33 @@ def findings_table(results: Results) -> Table:
         places = regimes if of_regimes else [""]
         table.add_row(Text(title), *(cells.get((id, place), Text()) for place in places))
     return table
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """The findings of a run: one table a figure for a study, one for all of any other run."""
+    from trustnlp.report.pivot import pivots
+    from trustnlp.report.study import claim, is_study
+
+    if not is_study(results):
+        yield findings_table(results)
+        return
+    by_id: dict[str, Table] = {}
+    for pivot in pivots(results):
+        if pivot.id not in by_id:
+            by_id[pivot.id] = Table(
+                title=Text(pivot.title, "bold"), box=None, padding=(0, 2, 0, 0), title_justify="left"
+            )
+            for name in ("", "", *pivot.columns):
+                by_id[pivot.id].add_column(Text(name), header_style="dim")
+        for name, row in pivot.rows:
+            cells = (_cell(finding) if finding else Text("–") for finding in row)
+            by_id[pivot.id].add_row(Text(pivot.panel), Text(name), *cells)
+    yield from by_id.values()
+    verdict = claim(results)
+    if verdict is not None:
+        summary = Table(title=Text("Verdict on the claim", "bold"), box=None, title_justify="left", show_header=False)
+        summary.add_row(Text(verdict.title), _cell(verdict))
+        yield summary
 
 
 def _cell(finding: Finding) -> Text:

@@ -109,6 +109,21 @@ class Explanation:
 
 EXPLANATIONS = (
     Explanation(
+        "claim",
+        "other",
+        "The figure that decides is {value}.",
+        "What a study was made for: whether a claim of the literature holds here, by a rule fixed before measuring.",
+        "Reproduced.",
+    ),
+    Explanation(
+        "training-time-ratio",
+        "other",
+        "A private step takes {value} times a plain one.",
+        "How long a whole training step takes with clipping, noise and update, where the plain step of the same batch "
+        "in the same round takes 1.",
+        "1, or less.",
+    ),
+    Explanation(
         "membership-*-tpr-at-1pct-fpr",
         "membership",
         "{value} of the training texts are recognised by an attacker who accepts 1% false alarms.",

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from trustnlp import files
-from trustnlp.report import sections
+from trustnlp.report import sections, study
 from trustnlp.report.explanations import GLOSSARY, LIMITS, MARKS, REGIMES, figure
 from trustnlp.results import Results
 
@@ -32,6 +32,7 @@ _RECORD = {
     "corpus": "Texts",
     "regimes": "Models",
     "hashes": "Fingerprints (SHA-256)",
+    "study": "Study",
 }
 
 
@@ -53,20 +54,39 @@ def render(results: Results) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(figure=figure, marks=MARKS, plain=sections.plain)
-    page = environment.get_template("page.html.jinja").render(
+    template, content = ("study", _study(results)) if study.is_study(results) else ("page", _assessment(results))
+    page = environment.get_template(f"{template}.html.jinja").render(
         style=(folder / "page.css").read_text(encoding="utf-8"),
-        title=_title(results.run),
         created=_day(results.run.get("created")),
-        regimes=[(regime, REGIMES.get(regime, "")) for regime in sections.regimes(results)],
-        summary=sections.summary(results),
-        answers=sections.answers(results),
-        sections=sections.sections(results),
         record=list(_record(_without_seed(results))),
         history=_history(results.run),
-        glossary=GLOSSARY,
-        limits=LIMITS,
+        **content,
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # half surrogates, which JSON may hold and UTF-8 may not
+
+
+def _assessment(results: Results) -> dict[str, Any]:
+    return {
+        "kind": "Trust report",
+        "title": _title(results.run),
+        "regimes": [(regime, REGIMES.get(regime, "")) for regime in sections.regimes(results)],
+        "summary": sections.summary(results),
+        "answers": sections.answers(results),
+        "sections": sections.sections(results),
+        "glossary": GLOSSARY,
+        "limits": LIMITS,
+    }
+
+
+def _study(results: Results) -> dict[str, Any]:
+    about = _mapping(results.run["study"])
+    return {
+        "kind": f"Study {about.get('system', '')}".strip(),
+        "title": str(about.get("name", "")).replace("-", " ").capitalize(),
+        "about": str(about.get("claim", "")),
+        "claim": study.claim(results),
+        "sections": study.sections(results),
+    }
 
 
 def write(folder: str | Path, results: Results) -> Path:

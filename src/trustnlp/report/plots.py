@@ -190,6 +190,42 @@ def dots(rows: Sequence[Dot], label: str, percent: bool, alternative: Alternativ
         return _inline(figure, alternative)
 
 
+def lines(
+    series: Mapping[str, Sequence[Dot]], columns: Sequence[str], label: str, percent: bool, alternative: Alternative
+) -> str:
+    """One line a series over the columns in their order, each figure with its interval; gaps where there is none."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    styles = [(FIRST, "-", "o"), (SECOND, (0, (5, 2)), "s"), (INK, (0, (2, 1)), "D"), (MUTED, "-.", "^")]
+    with _axes(2.9) as (figure, axes):
+        for number, (name, row) in enumerate(series.items()):
+            colour, dashes, marker = styles[number % len(styles)]
+            shift = (number - (len(series) - 1) / 2) * 0.07  # so that intervals do not hide each other
+            shown = [(place + shift, dot) for place, dot in enumerate(row) if dot.value is not None]
+            axes.plot(
+                [x for x, _ in shown],
+                [dot.value for _, dot in shown],
+                color=colour,
+                linestyle=dashes,
+                marker=marker,
+                markersize=4,
+                linewidth=1.6,
+                label=_short(name, 28),
+            )
+            for x, dot in shown:
+                if dot.low is not None and dot.high is not None:
+                    axes.plot([x, x], [dot.low, dot.high], color=colour, linewidth=1.2, alpha=0.55)
+        axes.set_xticks(range(len(columns)), [_short(column, 14) for column in columns])
+        axes.set_xlim(-0.35, len(columns) - 0.65)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if percent:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+        _title(axes, label)
+        axes.grid(True, axis="y")
+        axes.legend(frameon=False, loc="best", handlelength=2.4)
+        return _inline(figure, alternative)
+
+
 def _short(label: str, most: int = 18) -> str:
     label = _printable(" ".join(label.split()))
     return label if len(label) <= most else label[: most - 1] + "…"

@@ -27,7 +27,7 @@ from trustnlp.studies.study import Cells, Request, Study, verdict
 from trustnlp.uncertainty import median
 
 MECHANISMS = ("exact", "layerwise", "microbatch")
-LOOP = "one backward per text"
+LOOP = "text by text"
 _EPSILONS = (1.0, 3.0, 8.0, 50.0)
 _PHYSICAL = 64
 # Fixed before measuring: what "very close to ordinary training" and "many times slower" mean here.

@@ -72,7 +72,8 @@ class Study:
         asked = {"study": self.name, **asdict(request), "data": list(request.data), "models": list(request.models)}
         folder = open_run(out, asked, overwrite=overwrite)
         findings = self.measure(request, Cells(folder), progress)
-        about = {"name": self.name, "system": self.system, "claim": self.claim, "axes": dict(self.axes)}
+        axes = {axis: list(keys) for axis, keys in self.axes.items()}
+        about = {"name": self.name, "system": self.system, "claim": self.claim, "axes": axes}
         record = folder.record(command) | {"corpus": {"name": f"Study: {self.name}"}, "study": about}
         results = Results(record, tuple(findings))
         results.save(folder.path)

@@ -1,0 +1,51 @@
+from trustnlp.report import render
+from trustnlp.report.study import claim, is_study, sections
+from trustnlp.results import Finding, Results, Verdict
+
+AXES = {"panel": ("corpus",), "rows": ("mechanism",), "columns": ("epsilon",)}
+HOSTILE = "<script>alert(1)</script>"
+
+
+def cell(id: str, value: float, unit: str = "fraction", **cell: str) -> Finding:
+    regime = ", ".join(cell.values())
+    return Finding(id, "Accuracy", value, value - 0.01, value + 0.01, unit=unit, regime=regime, details={"cell": cell})
+
+
+RESULTS = Results(
+    {
+        "command": "trustnlp study some-study",
+        "study": {"name": "some-study", "system": "S1", "claim": f"It is so {HOSTILE}.", "axes": AXES},
+    },
+    (
+        Finding("claim", "Largest", 1.25, 1.2, 1.3, unit="", verdict=Verdict.NOT_REPRODUCED),
+        cell("label-accuracy", 0.9, corpus="snips", mechanism="plain"),
+        cell("label-accuracy", 0.5, corpus="snips", mechanism="exact", epsilon="1"),
+        cell("label-accuracy", 0.7, corpus="snips", mechanism="exact", epsilon="8"),
+        cell("training-time-ratio", 1.2, "", corpus=HOSTILE, mechanism="exact"),
+    ),
+)
+
+
+def test_a_study_is_known_by_its_record() -> None:
+    assert is_study(RESULTS)
+    assert not is_study(Results({}, ()))
+    assert claim(RESULTS).value == 1.25
+
+
+def test_every_figure_is_a_section_with_a_plot_and_a_table_for_each_panel() -> None:
+    accuracy, time = sections(RESULTS)
+    assert (accuracy.id, time.id) == ("label-accuracy", "training-time-ratio")
+    assert len(accuracy.plots) == len(accuracy.tables) == 1
+    assert "plain no epsilon: 90.0%" in accuracy.plots[0].svg
+    assert "exact epsilon 8: 70.0%" in accuracy.plots[0].svg
+
+
+def test_the_page_shows_claim_verdict_and_cells_and_escapes_what_comes_from_a_run() -> None:
+    page = render(RESULTS)
+    assert "<h1>Some study</h1>" in page
+    assert "not reproduced" in page
+    assert "1.25" in page
+    for shown in ("90.0%", "50.0%", "70.0%", "epsilon 8", "no epsilon"):
+        assert shown in page
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
