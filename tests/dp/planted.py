@@ -93,7 +93,7 @@ def drawing(indices: Sequence[int], places: Sequence[int] | None = None) -> Iter
 def without_probes() -> Iterator[None]:
     """Inside, fast paths and models are not probed: that takes nine tenths of the time and has tests of its own."""
     with (
-        mock.patch("trustnlp.dp.book_keeping.disagreement", lambda *_: ""),
+        mock.patch("trustnlp.dp.book_keeping.disagreement", return_value=""),
         mock.patch("trustnlp.dp.validation.check_independence"),
     ):
         yield
@@ -101,7 +101,9 @@ def without_probes() -> Iterator[None]:
 
 def step_of(plan: PrivacyPlan, model: nn.Module, rate: float = 1.0, **options) -> PrivateStep:
     """A step of SGD at `rate`."""
-    return plan.step(model, torch.optim.SGD(model.parameters(), rate), **{"streams": STREAMS, **options})
+    return plan.step(
+        model, torch.optim.SGD(model.parameters(), rate), **{"streams": STREAMS, "loss": model.loss, **options}
+    )
 
 
 def released(
@@ -119,6 +121,7 @@ def movements(
     plan: PrivacyPlan, data: Rows, indices: Sequence[int], places: Sequence[int] | None = None, **options
 ) -> list[float]:
     """For each drawn example: how far the release moves without it, where 1 is all that the accountant allows."""
+    options = {"rate": 0.0, **options}  # so that a model of one's own stays as it is
     sigma, moved = plan.event(0).noise_multiplier, []
     places = range(len(indices)) if places is None else places
     whole = released(plan, data, indices, places, **options).scaled()

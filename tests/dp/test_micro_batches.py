@@ -47,9 +47,9 @@ class TestMicroBatchClipping:
         moved = movements(plan_of(by_layer=by_layer), data, [0, 1], [0, 0])
         assert moved[1] == pytest.approx(1, rel=1e-6)
 
-    def test_a_micro_batch_turned_round_with_its_count_moves_it_by_nearly_one(self):
-        """The count flips only where the micro-batch was within its threshold: at the threshold, both are at their worst."""
-        data = gradients([[[2, 0]], [[-9, 0]]] * 4)  # a mean of (1, 0), just within
+    def test_a_micro_batch_turned_round_with_its_count_moves_it_by_one(self):
+        """A count flips only where the micro-batch was within, so both are at their worst right at the threshold."""
+        data = gradients([[[2, 0]], [[-9, 0]]] * 4)  # a mean of (1, 0)
         assert movements(plan_of(adapt=ADAPT), data, [0, 1], [0, 0])[1] == pytest.approx(1, rel=1e-6)
 
     def test_an_example_alone_moves_it_by_half_as_much(self):
