@@ -35,6 +35,7 @@ def test_help_lists_the_commands() -> None:
     assert shown.exit_code == 0
     assert [line.split()[1] for line in shown.output.splitlines() if line[2:3].isalpha() and line[0] == "│"] == [
         "assess",
+        "train",
         "study",
         "gate",
         "report",
@@ -43,7 +44,7 @@ def test_help_lists_the_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["assess"], ["study"], ["gate"], ["report"], ["data"], ["data", "list"], ["data", "check"]]
+    "command", [["assess"], ["train"], ["study"], ["gate"], ["report"], ["data"], ["data", "list"], ["data", "check"]]
 )
 def test_every_command_has_help(command: list[str]) -> None:
     shown = CliRunner().invoke(module.app, [*command, "--help"])

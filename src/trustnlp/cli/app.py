@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trustnlp import __version__
-from trustnlp.cli import assess, data, gate, report, study
+from trustnlp.cli import assess, data, gate, report, study, train
 from trustnlp.errors import TrustnlpError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(assess.assess)
+app.command()(train.train)
 app.command()(study.study)
 app.command()(gate.gate)
 app.command()(report.report)

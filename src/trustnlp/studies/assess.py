@@ -14,22 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from trustnlp import checks, data
+from trustnlp import checks
 from trustnlp.attacks import blind
 from trustnlp.attacks.membership import check_disjoint
-from trustnlp.data import canaries, groups, synthetic
+from trustnlp.data import canaries, groups
 from trustnlp.data.canaries import Canary
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.data.membership_split import MembershipSplit, hold_out
-from trustnlp.errors import CorpusError
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
-from trustnlp.studies import measures
+from trustnlp.studies import corpora, measures
 from trustnlp.studies.regimes import REGIMES, Setting, plain
 from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
 
-QUICK_SIZE = 5_000
 MOST_MEMBERS = 2_000
 MEMBER_SHARE = 0.15
 SECRET_LENGTH = 4
@@ -85,7 +83,10 @@ def run(
         RunError: `out` holds another run.
     """
     seed = choose_seed(out, request.seed)
-    request, corpus = replace(request, seed=seed), _corpus(request)
+    request = replace(request, seed=seed)
+    corpus = corpora.load(
+        request.data, limit=request.limit, group=request.group, columns=request.columns, quick=request.quick
+    )
     streams = Streams(seed).child(corpus.digest)  # two corpora never share noise, whatever the seed
     prepared = _prepare(corpus, request, streams)
     for regime in request.regimes:
@@ -137,26 +138,14 @@ class _Prepared:
             train=self.train,
             valid=self.schema.valid,
             epsilon=request.epsilon,
-            delta=_delta(request.delta, len(self.train)),
+            delta=request.delta or corpora.delta_for(len(self.train)),
             streams=streams,
             quick=request.quick,
             device=request.device,
         )
 
 
-def _corpus(request: Request) -> Corpus:
-    # Splits are the same for every seed: what differs between two runs is training, not data.
-    if request.data == "synthetic":
-        size = min(request.limit, QUICK_SIZE if request.quick else 20_000)
-        return synthetic.corpus(size=size, bias=0.5, canaries=False)
-    return data.load(request.data, limit=request.limit, group=request.group, columns=request.columns)
-
-
 def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
-    if not corpus.labels and not corpus.tags:
-        raise CorpusError(f"corpus {corpus.name!r} has neither labels nor tags", "assess needs a labelled corpus")
-    if not corpus.test:
-        raise CorpusError(f"corpus {corpus.name!r} has no test split", "give it one; accuracy is measured there")
     protected_group = "speaker group"
     if not corpus.groups:
         corpus, protected_group = groups.derive(corpus, "length"), "short and long texts"
@@ -204,10 +193,6 @@ def _measure(
         *measures.canary_findings(model, prepared.canaries, progress, f"{regime} canaries"),
         *measures.fairness(model, prepared.test, found, dataset=dataset, protected_group=prepared.protected_group),
     ]
-
-
-def _delta(asked: float | None, examples: int) -> float:
-    return min(1e-5, examples**-1.1) if asked is None else asked
 
 
 def _describe(corpus: Corpus, prepared: _Prepared) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trustnlp import data, models
+from trustnlp import models
 from trustnlp.data.corpus import Corpus
 from trustnlp.dp import PrivacyPlan, per_unit_clipped_sum
 from trustnlp.progress import Progress
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding
-from trustnlp.studies import measures, step_time
+from trustnlp.studies import corpora, measures, step_time
 from trustnlp.studies.regimes import REGIMES, Setting
 from trustnlp.studies.study import Cells, Request, Study, verdict
 from trustnlp.uncertainty import median
@@ -36,11 +36,11 @@ _QUICK_TEXTS = 1_500
 
 
 def _measure(request: Request, cells: Cells, progress: Progress) -> list[Finding]:
-    corpora = [_corpus(name, request) for name in request.data or ("snips", "atis")]
+    chosen = [_corpus(name, request) for name in request.data or ("snips", "atis")]
     kinds = request.models or (("bilstm",) if request.quick else ("bilstm", "transformer"))
     times: list[Finding] = []
     qualities: list[Finding] = []
-    for corpus, model in product(corpora, kinds):
+    for corpus, model in product(chosen, kinds):
         setting = _setting(corpus, model, request)
         times += _times(setting, cells, progress, request.quick)
         for mechanism, epsilon in _trainings(request.quick):
@@ -49,7 +49,7 @@ def _measure(request: Request, cells: Cells, progress: Progress) -> list[Finding
 
 
 def _corpus(name: str, request: Request) -> Corpus:
-    return data.load(name, limit=_QUICK_TEXTS if request.quick else 200_000)
+    return corpora.load(name, limit=_QUICK_TEXTS if request.quick else 200_000, quick=request.quick)
 
 
 def _setting(corpus: Corpus, model: str, request: Request) -> Setting:
@@ -59,7 +59,7 @@ def _setting(corpus: Corpus, model: str, request: Request) -> Setting:
         train=corpus.train,
         valid=corpus.valid,
         epsilon=_EPSILONS[2],
-        delta=min(1e-5, len(corpus.train) ** -1.1),
+        delta=corpora.delta_for(len(corpus.train)),
         streams=Streams(request.seed).child(f"{corpus.digest}/{model}"),
         quick=request.quick,
         device=request.device,

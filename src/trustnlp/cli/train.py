@@ -1,0 +1,64 @@
+"""`trustnlp train`: a model on a corpus, plain or private."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trustnlp.cli.data import column_option
+
+_PRIVATE = "Private training"
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
+    data: Annotated[str, typer.Option(help="Corpus: a name ('trustnlp data list') or a path.")] = "synthetic",
+    model: Annotated[str, typer.Option(help="bilstm, transformer, minilm, or a Hugging Face path or name.")] = "bilstm",
+    private: Annotated[bool, typer.Option("--private", help="Spend a budget.", rich_help_panel=_PRIVATE)] = False,
+    epsilon: Annotated[float, typer.Option(help="The budget.", rich_help_panel=_PRIVATE)] = 8.0,
+    delta: Annotated[
+        float | None, typer.Option(help="Below 1/N; default: 1/N^1.1, at most 1e-5.", rich_help_panel=_PRIVATE)
+    ] = None,
+    mechanism: Annotated[
+        str,
+        typer.Option(
+            help="How gradients are bounded: exact, automatic, layerwise or microbatch.", rich_help_panel=_PRIVATE
+        ),
+    ] = "exact",
+    column: Annotated[
+        list[str] | None, typer.Option(help="A column by role, where names are unusual: text=utterance.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.")] = 200_000,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same results; keep it secret. Default: drawn.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer epochs: a first look.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+) -> None:
+    """Train a model on a corpus, privately if asked; the model and the ledger stay in the folder."""
+    from rich.console import Console
+
+    from trustnlp.cli.assess import recorded_command, show
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.studies import train as study
+
+    request = study.Request(
+        data=data,
+        model=model,
+        private=private,
+        epsilon=epsilon,
+        delta=delta,
+        mechanism=mechanism,
+        limit=limit,
+        seed=seed,
+        quick=quick,
+        device=device,
+        columns=dict(column_option(each) for each in column or ()),
+    )
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        command = recorded_command(sys.argv[1:])
+        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
+    show(console, results, out)
