@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trustnlp.dp.clipping import Clip, ClippedSum, LossFunction, Parameters, examples, per_unit_clipped_sum
+from trustnlp.dp.validation import rounding
 from trustnlp.errors import GuaranteeError
 from trustnlp.models.protocol import Batch, Encoded
 from trustnlp.models.training import seeded
@@ -33,9 +34,11 @@ def disagreement(
         GuaranteeError: a loss or a gradient that is not finite.
     """
     chosen = _of_unlike_lengths(data)
-    eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters.values())
+    device = next(iter(parameters.values())).device
     for order in (chosen, chosen[::-1]):
         batch = data.batch(order)
+        with seeded(0, model):
+            eps = rounding(model, loss, batch.to(device))
         rows = _row_by_row(model, loss, batch, parameters, clip)
         try:
             with seeded(0, model):
@@ -89,7 +92,7 @@ def _row_by_row(
 
 
 def _agree(found: ClippedSum, rows: Sequence[ClippedSum], eps: float) -> bool:
-    """Whether norms and sums are equal up to the square root of `eps`, the precision of the parameters."""
+    """Whether norms and sums are equal up to the square root of `eps`, what a forward pass rounds to."""
     norms = torch.cat([row.norms for row in rows])
     expected = {name: torch.stack([row.gradients[name] for row in rows]).sum(0) for name in found.gradients}
     total = torch.stack([gradient.norm() for gradient in expected.values()]).norm()

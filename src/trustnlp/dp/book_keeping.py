@@ -141,7 +141,8 @@ class BookKeeping:
                 with self._attached(tape):
                     values = _backward(loss, batch.to(device), tape)
                     _refuse_other_uses(parameters)
-                    norms.append(self._add(sums, clip, weights, values))
+                    with torch.autocast(device.type, enabled=False):  # a norm rounded down would clip too little
+                        norms.append(self._add(sums, clip, weights, values))
                 losses.append(values.cpu())
         mean_loss = float(torch.cat(losses).double().mean())  # NaN for an empty draw
         return ClippedSum({name: sums[p] for name, p in parameters.items()}, torch.cat(norms), mean_loss)

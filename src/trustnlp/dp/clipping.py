@@ -224,7 +224,8 @@ def _norms(gradient: Sequence[Tensor | None], groups: list[int], count: int) -> 
 @contextmanager
 def _sparse_embeddings(model: nn.Module) -> Iterator[None]:
     """Embeddings with sparse gradients: a dense one is as large as the vocabulary, for every single unit."""
-    dense = [m for m in model.modules() if isinstance(m, nn.Embedding) and not (m.sparse or m.scale_grad_by_freq)]
+    trained = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
+    dense = [module for module in trained if not (module.sparse or module.scale_grad_by_freq)]
     try:
         for module in dense:
             module.sparse = True

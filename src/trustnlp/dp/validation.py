@@ -85,11 +85,13 @@ def check_independence(model: nn.Module, loss: Callable[[Batch], Tensor], data: 
             neighbours or on their number, or a forward pass changes a buffer.
     """
     parameters = list(trainable_parameters(model).values())
-    device, tolerance = parameters[0].device, torch.finfo(parameters[0].dtype).eps ** 0.5
+    device = parameters[0].device
     count = min(_PROBED, len(data))
     alone = [data.batch([index]).to(device) for index in range(count)]
     together = data.batch(range(count)).to(device)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with seeded(seed, model):
+        tolerance = rounding(model, loss, together) ** 0.5
     with seeded(seed, model):
         _compare_losses(model, loss, alone, together, tolerance)
     # The longest example: copies of it have the shape of the batch, so random masks fall alike.
@@ -110,6 +112,24 @@ def check_independence(model: nn.Module, loss: Callable[[Batch], Tensor], data: 
             f"a forward pass changes buffers ({', '.join(changed[:5])}), which would publish examples without noise",
             "remove running statistics, or compute them before from public data",
         )
+
+
+def rounding(model: nn.Module, loss: Callable[[Batch], Tensor], batch: Batch) -> float:
+    """The relative rounding of the coarsest precision in a forward pass: the parameters', or that of autocast."""
+    found = {parameter.dtype for parameter in trainable_parameters(model).values()}
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        del module, inputs
+        if isinstance(output, Tensor) and output.is_floating_point():
+            found.add(output.dtype)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        loss(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(torch.finfo(dtype).eps for dtype in found)
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> Fingerprint:
