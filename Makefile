@@ -35,8 +35,11 @@ test: setup browser lint check-types check-layers  ## everything that CI runs
 test-all: setup browser lint check-types check-layers  ## the same, with the slow tests
 	$(TEST)
 
-bench: setup  ## time of a private step against a plain one (minutes)
-	$(BIN)/python benchmarks/private_step.py
+# Other libraries are installed only here, and never move the pinned PyTorch.
+bench: setup  ## time and memory of a private step beside other libraries (about ten minutes)
+	$(BIN)/python -c 'import opacus, peft' 2>/dev/null \
+	  || $(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python benchmarks/private_step.py --results benchmarks/results
 
 lint: setup
 	$(BIN)/ruff check .
