@@ -1,3 +1,8 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import ranks
@@ -103,3 +108,15 @@ class TestRanks:
         assert len(alone.secret(32)) == 32
         with pytest.raises(KeyError), alone.together():
             raise KeyError
+
+
+def test_the_how_to_runs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/how-to/train-on-several-processes.md").read_text()
+    script, _ = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    (tmp_path / "train.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Guarantee: (") == 1
+    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 1 + 8  # 1,609 texts, 200 a draw
+    assert (tmp_path / "model").is_dir()
