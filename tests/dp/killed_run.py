@@ -1,9 +1,10 @@
 """Private trainings that are killed and resumed: `python killed_run.py FOLDER SEED BUG...`.
 
 Of the real thing (no bug is named) one until it is done, of each bug a shorter one. One process imports PyTorch and
-then forks a child for every attempt, so that dozens of attempts take seconds. A child is killed by SIGKILL at one of `PLACES`, by its own
-hand, or at any moment, by its parent's. It notes in notes.jsonl every noise block that it draws and every state of the
-weights, with what the ledger's file said at that moment; the parent prints how every attempt ended.
+then forks a child for every attempt, so that dozens of attempts take seconds. A child is killed by SIGKILL at one of
+`PLACES`, by its own hand, or at any moment, by its parent's. It notes in notes.jsonl every noise block that it draws
+and every state of the weights, with what the ledger's file said at that moment; the parent prints how every attempt
+ended.
 """
 
 from __future__ import annotations

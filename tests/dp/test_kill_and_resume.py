@@ -64,7 +64,7 @@ def test_a_run_killed_26_times_spends_exactly_its_plan(tmp_path):
     assert ledger.spent_epsilon() == PLAN.epsilon()
     assert load_state(folder / "checkpoint.safetensors")["position"]["step"] == PLAN.steps
     lost = PLAN.steps - len(states)
-    assert 0 < lost < 4 * len(killed)  # steps that were spent and whose result nobody saw
+    assert 0 < lost <= len(killed)  # steps that were spent and whose result nobody saw: at most one a kill
 
 
 def test_planted_bugs_are_noticed(tmp_path):
