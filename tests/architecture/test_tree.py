@@ -27,6 +27,7 @@ PUBLIC = {
     "trustnlp.dp": [
         "AutomaticClipping",
         "BookKeeping",
+        "ByUser",
         "Clip",
         "ClippedSum",
         "FlatClipping",

@@ -111,7 +111,7 @@ class TestPrivateStep:
     def test_it_learns_when_the_budget_is_wide(self):
         texts = Texts.random(60)
         texts = replace(texts, labels=tuple(row[-1] % 3 for row in texts.ids))
-        plan = PrivacyPlan(60, 20, 50, 0.3, 1e-3)
+        plan = PrivacyPlan(60, 20, 120, 0.3, 1e-3)
         _, step = prepared(plan, Tagger(width=6), rate=0.1, optimizer=torch.optim.Adam)
         losses = [step(texts, draw) for draw in plan.sampler(STREAMS)]
         assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])

@@ -29,6 +29,26 @@ class TestLedger:
         assert header["digest"] == PLAN.digest()
         assert lines[1] == {"step": 1, "block": 1, "sample_rate": 0.1, "noise_multiplier": 2.0}
 
+    def test_truncation_is_on_the_disk_and_counted(self, path):
+        plan = replace(PLAN, sampling="truncated-poisson", largest_batch=20)
+        spend(path, 3, plan)
+        line = json.loads(path.read_text().splitlines()[1])
+        assert (line["examples"], line["largest_batch"]) == (100, 20)
+        assert Ledger.read(path).spent_epsilon() == plan.epsilon(3) > PLAN.epsilon(3)
+
+    @pytest.mark.parametrize("record", ["3", "{}", '{"step": 1, "block": 1, "sample_rate": 0.1}', '{"step": 1'])
+    def test_a_line_that_is_not_one_counts_as_the_plans_step(self, path, record):
+        spend(path, 3)
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:2], record, lines[3]]) + "\n")
+        assert Ledger.read(path).spent_epsilon() == PLAN.epsilon(3)
+
+    @pytest.mark.parametrize("more", ['"count": 1', '"surprise": 1', '"examples": -1'])
+    def test_lines_with_other_fields_count_as_the_plans_step(self, path, more):
+        spend(path, 1, replace(PLAN, noise_decay=0.5))
+        path.write_text(path.read_text().replace('"noise_multiplier": 2.0}', f'"noise_multiplier": 9.0, {more}}}'))
+        assert Ledger.read(path).spent_epsilon() == PLAN.epsilon(1)
+
     def test_resuming_goes_on_with_fresh_blocks(self, path):
         assert spend(path, 3) + spend(path, 2) + spend(path, 1) == [0, 1, 2, 3, 4, 5]
 

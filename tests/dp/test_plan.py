@@ -1,8 +1,10 @@
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from trustnlp.dp import FlatClipping, PrivacyPlan
+from trustnlp.dp import FlatClipping, MicroBatchClipping, PrivacyPlan
+from trustnlp.dp.accounting import Event
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
 
@@ -63,17 +65,63 @@ class TestPrivacyPlan:
             PrivacyPlan.for_budget(**{**BUDGET, name: value})
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("steps", 0), ("noise_multiplier", 0), ("accountant", "rdp"), ("noise", "none")]
+        ("name", "value"),
+        [
+            ("steps", 0),
+            ("noise_multiplier", 0),
+            ("accountant", "hope"),
+            ("noise", "pink"),
+            ("unit", "document"),
+            ("sampling", "balls-in-bins"),
+            ("largest_batch", 80),
+        ],
     )
     def test_bad_fields_are_refused_by_name(self, name, value):
         with pytest.raises(ArgumentError, match=name):
             replace(PLAN, **{name: value})
 
-    @pytest.mark.parametrize(("name", "value"), [("unit", "user"), ("sampling", "shuffle"), ("adjacency", "replace")])
-    def test_unsound_combinations_are_refused_with_reason_and_mend(self, name, value):
-        with pytest.raises(GuaranteeError, match=r"; (use|keep)") as refusal:
-            replace(PLAN, **{name: value})
+    @pytest.mark.parametrize(
+        ("fields", "reason"),
+        [
+            ({"sampling": "shuffle"}, "not Poisson batches"),
+            ({"adjacency": "replace"}, "twice the clip norm"),
+            ({"accountant": "rdp"}, "looser bound"),
+            ({"noise": "none"}, "nothing is guaranteed"),
+            ({"unit": "user", "clipping": MicroBatchClipping(10)}, "would be in several"),
+            ({"noise_multiplier": 0.09}, "below 0.1"),
+            ({"noise_decay": 0.2}, "in its last epoch"),
+            ({"noise_decay": 1e-200}, "in its last epoch"),
+            ({"sampling": "truncated-poisson", "largest_batch": 60}, "of the draws would lose examples"),
+        ],
+    )
+    def test_unsound_combinations_are_refused_with_reason_and_mend(self, fields, reason):
+        with pytest.raises(GuaranteeError, match=reason) as refusal:
+            replace(PLAN, **fields)
         assert refusal.value.mend
+
+    def test_a_cap_must_be_given_with_truncation_at_least_the_expected_batch_and_mended_as_said(self):
+        for cap in (None, 49):
+            with pytest.raises(ArgumentError, match="largest_batch"):
+                replace(PLAN, sampling="truncated-poisson", largest_batch=cap)
+        with pytest.raises(GuaranteeError) as refusal:
+            replace(PLAN, sampling="truncated-poisson", largest_batch=50)
+        least = int(re.search("at least ([0-9]+)", refusal.value.mend)[1])
+        replace(PLAN, sampling="truncated-poisson", largest_batch=least)
+        with pytest.raises(GuaranteeError):
+            replace(PLAN, sampling="truncated-poisson", largest_batch=least - 1)
+
+    def test_truncation_is_accounted_for_and_drawn(self):
+        plan = replace(PLAN, sampling="truncated-poisson", largest_batch=68)
+        assert PLAN.epsilon() < plan.epsilon()
+        assert plan.event(0) == Event(0.05, 2.0, 1, 1000, 68)
+        assert PrivacyPlan.from_json(plan.to_json()) == plan
+        assert plan.sampler(Streams(0)).largest_batch == 68
+
+    def test_events_are_those_of_the_steps_one_by_one(self):
+        plan = replace(PLAN, noise_decay=0.9, steps=47)
+        assert plan.events() == tuple(map(plan.event, range(47)))
+        assert plan.events(0) == ()
+        assert [event.noise_multiplier for event in plan.events()[19:21]] == pytest.approx([2.0, 1.8])
 
     def test_its_sampler_has_its_rate_and_steps(self):
         sampler = PLAN.sampler(Streams(0))

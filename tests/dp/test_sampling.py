@@ -55,3 +55,35 @@ class TestPoissonSampler:
     def test_steps_outside_the_plan_are_refused(self, step):
         with pytest.raises(ArgumentError):
             PoissonSampler(20, 1, 50, Streams(0)).draw(step)
+
+
+class TestTruncation:
+    whole = PoissonSampler(60, 12, 1500, Streams(3))
+    cut = PoissonSampler(60, 12, 1500, Streams(3), largest_batch=14)
+
+    def test_no_draw_is_larger_and_each_is_part_of_the_whole_draw(self):
+        sizes = []
+        for one, other in zip(self.whole, self.cut, strict=True):
+            assert set(other.indices) <= set(one.indices)
+            assert len(other.indices) == min(14, len(one.indices))
+            assert sorted(set(other.indices)) == list(other.indices)
+            sizes.append(len(one.indices))
+        assert max(sizes) > 14
+
+    def test_every_example_is_kept_at_the_same_rate(self):
+        counts = entries(self.cut).sum(0)
+        rate = counts.mean() / 1500
+        assert rate < 0.2
+        spread = ((counts - counts.mean()) ** 2).sum() / (1500 * rate * (1 - rate))
+        assert 1e-3 < stats.chi2.sf(spread, 59) < 1 - 1e-3
+
+    def test_every_place_among_the_drawn_is_kept_at_the_same_rate(self):
+        kept = np.zeros(17)
+        for one, other in zip(self.whole, self.cut, strict=True):
+            if len(one.indices) == 17:
+                kept += np.isin(one.indices, other.indices)
+        assert stats.chisquare(kept).pvalue > 1e-3
+
+    def test_a_cap_below_the_expected_batch_is_refused(self):
+        with pytest.raises(ArgumentError, match="largest_batch"):
+            PoissonSampler(60, 12, 5, Streams(3), largest_batch=11)

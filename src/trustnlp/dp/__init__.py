@@ -19,10 +19,12 @@ from trustnlp.dp.micro_batches import MicroBatchClipping
 from trustnlp.dp.plan import PrivacyPlan
 from trustnlp.dp.sampling import PoissonSampler
 from trustnlp.dp.statement import Statement
+from trustnlp.dp.user_units import ByUser
 
 __all__ = [
     "AutomaticClipping",
     "BookKeeping",
+    "ByUser",
     "Clip",
     "ClippedSum",
     "FlatClipping",

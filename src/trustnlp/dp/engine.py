@@ -17,12 +17,14 @@ import torch
 from torch import nn
 
 from trustnlp.dp import sharding, validation
-from trustnlp.dp.clipping import Clip, ClippedSum, ClippedSumFunction, LossFunction
+from trustnlp.dp.clipping import Clip, ClippedSum, ClippedSumFunction, LossFunction, Unit
 from trustnlp.dp.collated import DrawnBatch, on_values, probed
 from trustnlp.dp.distributed import Ranks, beginning, unwrapped
 from trustnlp.dp.ledger import Ledger
-from trustnlp.dp.noise import Noise, SeededNoise
+from trustnlp.dp.noise import ChunkedNoise, Noise, SeededNoise
 from trustnlp.dp.sampling import PoissonSampler
+from trustnlp.dp.secure_noise import KEY_BYTES, SecureNoise
+from trustnlp.dp.user_units import ByUser
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Draw, Encoded, TextModel
 from trustnlp.randomness import Streams
@@ -37,7 +39,8 @@ class PrivateStep:
     """A `protocol.Step` that spends the plan's privacy and no more; made by `PrivacyPlan.step`.
 
     Guarantee: all models after steps 0 to t together are (plan.epsilon(t + 1), plan.delta)-differentially private
-    for one example, by adding or removing it. The losses that it returns, and the checks' errors, are not covered.
+    for one unit, an example or a user, by adding or removing it. The losses that it returns, and the checks' errors,
+    are not covered.
 
     Args:
         plan: what is guaranteed.
@@ -71,6 +74,7 @@ class PrivateStep:
         if ledger.plan != plan:
             raise GuaranteeError("the ledger belongs to another plan", "open it with the plan that makes this step")
         model = unwrapped(model)
+        validation.refuse_unsound_forms(model)
         validation.refuse_mixing_layers(model)
         self._parameters = validation.trainable_parameters(model)
         self._model = model
@@ -85,8 +89,7 @@ class PrivateStep:
         self._schedule = schedule
         self._groups = plan.clipping.groups(model, self._parameters)
         self._thresholds = plan.clipping.thresholds(len(set(self._groups.values())))
-        noise = SeededNoise(streams.child(f"dp/{plan.digest()}"))
-        self._noise: Noise = sharding.noise_of_parts(noise, self._parameters)
+        self._noise: Noise = sharding.noise_of_parts(self._source_of_noise(), self._parameters)
         self._probed: set[bool] = set()
         self._moved = False
         self._before: list[torch.Tensor] = []
@@ -131,11 +134,9 @@ class PrivateStep:
             self._check(data, draw)
         self._agree(data, draw)
         block = self._ranks.spend(self.ledger)
-        clipping = self.plan.clipping
-        places = self._streams.numpy("micro-batches", draw.step)
-        units = clipping.units(draw.indices, self.plan.expected_batch, places)
-        clip = Clip(clipping, self._groups, self._thresholds)
-        clipped = self._clipped_sum(self._model, self._loss, data, units, self._parameters, clip)
+        rows, units = self._units(data, draw)
+        clip = Clip(self.plan.clipping, self._groups, self._thresholds)
+        clipped = self._clipped_sum(self._model, self._loss, rows, units, self._parameters, clip)
         self._add_noise(clipped, block, draw.step)
         for name, parameter in self._parameters.items():
             parameter.grad = sharding.as_gradient(clipped.gradients[name], parameter)
@@ -184,22 +185,32 @@ class PrivateStep:
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self._left = None
 
+    def _source_of_noise(self) -> ChunkedNoise:
+        if self.plan.noise == "secure":
+            return SecureNoise(self._ranks.secret(KEY_BYTES))
+        return SeededNoise(self._streams.child(f"dp/{self.plan.digest()}"))
+
+    def _units(self, data: Encoded, draw: Draw) -> tuple[Encoded, list[Unit]]:
+        """The examples, and the units of them that were drawn."""
+        if isinstance(data, ByUser):
+            return data.encoded, data.units(draw.indices, self._streams, draw.step)
+        places = self._streams.numpy("micro-batches", draw.step)
+        return data, self.plan.clipping.units(draw.indices, self.plan.expected_batch, places)
+
     def _check(self, data: Encoded, draw: Draw) -> None:
         _check_draw(self.plan, draw, self.ledger.spent)
-        if len(data) != self.plan.examples:
-            raise GuaranteeError(
-                f"the plan is for {self.plan.examples} examples, the data has {len(data)}",
-                "make the plan for this data; the number of examples sets the sampling rate",
-            )
+        _check_data(self.plan, data)
         validation.check_optimizer(self._optimizer, self._parameters)
         if self._left not in (None, validation.fingerprint(self._parameters.values())):
             raise GuaranteeError(
                 "the weights were changed since the last private step",
                 "let the private step alone move them: no other optimizer.step, no loading in between",
             )
+        validation.refuse_gradients(self._parameters)
         if self._model.training not in self._probed:  # a layer may mix examples in one mode only
+            rows = probed(data.encoded if isinstance(data, ByUser) else data)
             with sharding.gathered(self._model):
-                validation.check_independence(self._model, self._loss, probed(data), self._streams.key("probe"))
+                validation.check_independence(self._model, self._loss, rows, self._streams.key("probe"))
             self._probed.add(self._model.training)
 
     def _agree(self, data: Encoded, draw: Draw) -> None:
@@ -240,11 +251,34 @@ def _loss_of(model: nn.Module) -> LossFunction:
     return model.loss
 
 
+def _check_data(plan: PrivacyPlan, data: Encoded) -> None:
+    """The data must consist of as many units as planned, of the planned kind."""
+    if not callable(getattr(data, "batch", None)):
+        raise GuaranteeError(
+            f"{type(data).__name__} gives no chosen examples, so none can be drawn at random",
+            "give the data itself and no DataLoader: with plan.batches, or wrapped in collated.Collated",
+        )
+    if isinstance(data, ByUser) != (plan.unit == "user"):
+        raise GuaranteeError(
+            f"the plan protects one {plan.unit}, but the data is {'' if isinstance(data, ByUser) else 'not '}by user",
+            "give ByUser(data, users) with unit='user', and the data itself with unit='example'",
+        )
+    if len(data) != plan.examples:
+        raise GuaranteeError(
+            f"the plan is for {plan.examples} {plan.unit}s, the data has {len(data)}",
+            f"make the plan for this data; the number of {plan.unit}s sets the sampling rate",
+        )
+
+
 def _check_draw(plan: PrivacyPlan, draw: Draw, spent: int) -> None:
     """Only the next draw of the plan's own sampler will do: another one has another epsilon."""
+    if not isinstance(draw, Draw):
+        raise GuaranteeError(
+            f"{type(draw).__name__} is no draw, and batches of a DataLoader are no Poisson draws",
+            "give all data and the draws of plan.sampler(streams), or what plan.batches gives",
+        )
     source = draw.source
-    planned = (plan.examples, plan.expected_batch, plan.steps)
-    if not isinstance(source, PoissonSampler) or (source.examples, source.expected_batch, source.steps) != planned:
+    if not isinstance(source, PoissonSampler) or source != plan.sampler(source.streams):
         raise GuaranteeError(
             f"the draw comes from {type(source).__name__}, not from this plan's sampler",
             "draw with plan.sampler(streams); shuffled batches are not Poisson batches",

@@ -5,6 +5,7 @@ The file has one JSON value per line: a header with the plan and its digest, the
     {"ledger": 2, "digest": "…", "plan": {…}}
     {"step": 0, "block": 0, "sample_rate": 0.02, "noise_multiplier": 1.1}
 
+and, where draws are truncated, `examples` and `largest_batch` besides.
 A step is on the disk before its result exists, so a crash can only count too much. A line that a crash has torn
 counts as one step of the plan. Whatever else makes the count doubtful is refused.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,13 +123,11 @@ class Ledger:
 
 
 def _line(step: int, event: accounting.Event) -> str:
-    record = {
-        "step": step,
-        "block": step,
-        "sample_rate": event.sample_rate,
-        "noise_multiplier": event.noise_multiplier,
-    }
-    return json.dumps(record, allow_nan=False)
+    fields = asdict(event)
+    del fields["count"]
+    if not event.largest_batch:
+        del fields["examples"], fields["largest_batch"]
+    return json.dumps({"step": step, "block": step, **fields}, allow_nan=False)
 
 
 def _plan(path: Path, header: bytes) -> PrivacyPlan:
@@ -146,9 +146,9 @@ def _plan(path: Path, header: bytes) -> PrivacyPlan:
 def _event(path: Path, line: bytes, step: int, plan: PrivacyPlan) -> accounting.Event:
     try:
         record = json.loads(line)
-        found = (record["step"], record["block"])
-        event = accounting.Event(record["sample_rate"], record["noise_multiplier"])
-    except (ValueError, KeyError, TypeError):  # torn by a crash: the step may have been released
+        found = (record.pop("step"), record.pop("block"))
+        event = accounting.Event(**record, count=1)
+    except (ValueError, KeyError, TypeError, AttributeError):  # torn by a crash: the step may have been released
         return plan.event(step)
     if found != (step, step):
         raise GuaranteeError(

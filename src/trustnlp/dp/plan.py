@@ -5,8 +5,8 @@
      ├───── clipping: flat, automatic, layer-wise, micro-batches
      └───── epsilon(), statement()
 
-Everything that changes epsilon is in the plan and is fixed before the data is touched. What changes only speed
-(the clipping function, the device) is not.
+`for_budget` and `solve` make a plan from a budget. Everything that changes epsilon is in the plan and is fixed before
+the data is touched. What changes only speed (the clipping function, the device) is not.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from trustnlp import checks
-from trustnlp.dp import accounting
+from trustnlp.dp import accounting, calibration
 from trustnlp.dp.adaptive_thresholds import Quantile
 from trustnlp.dp.automatic_clipping import AutomaticClipping
 from trustnlp.dp.clipping import Clipping
@@ -39,12 +41,15 @@ if TYPE_CHECKING:
     from trustnlp.dp.sampling import PoissonSampler
     from trustnlp.dp.statement import Statement
 
-# What may stand in a plan, and why everything else that people ask for is refused.
+# What may stand in a plan, and why what else people ask for is refused.
+_ALLOWED = {
+    "unit": ("example", "user"),
+    "adjacency": ("add-remove",),
+    "sampling": ("poisson", "truncated-poisson"),
+    "accountant": ("pld",),
+    "noise": ("seeded", "secure"),
+}
 _REFUSED = {
-    ("unit", "user"): (
-        "gradients are clipped per example, which says nothing about a user with several texts",
-        "use unit='example', and keep one text per user if users must be protected",
-    ),
     ("adjacency", "replace"): (
         "replacing an example moves the sum by twice the clip norm, and the noise is not calibrated for that",
         "use adjacency='add-remove'",
@@ -54,17 +59,16 @@ _REFUSED = {
         "(Chua et al., arXiv 2403.17673)",
         "use sampling='poisson'",
     ),
+    ("accountant", "rdp"): (
+        "RDP is the looser bound of the two, and stands beside the other as a cross-check already",
+        "use accountant='pld'",
+    ),
+    ("noise", "none"): ("without noise nothing is guaranteed", "train without a plan to train without privacy"),
 }
 CLIPPINGS: dict[str, type[Clipping]] = {
     kind.kind: kind for kind in (FlatClipping, AutomaticClipping, LayerwiseClipping, MicroBatchClipping)
 }
-_ALLOWED = {
-    "unit": "example",
-    "adjacency": "add-remove",
-    "sampling": "poisson",
-    "accountant": "pld",
-    "noise": "seeded",
-}
+_MOST_TRUNCATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,19 @@ class PrivacyPlan:
     every intermediate model as published.
 
     Args:
-        examples: N, how many examples there are; treated as public.
+        examples: N, how many examples (users, where these are the unit) there are; treated as public.
         expected_batch: L, the public constant by which the noisy sum is divided; q = L / N.
         steps: how many draws, the empty ones included.
         noise_multiplier: sigma; the noise has standard deviation sigma * clip_norm.
         delta: in (0, 1/N).
         clipping: how one unit's influence on a sum is bounded.
         noise_decay: the noise multiplier of epoch e is noise_multiplier * noise_decay**e, in (0, 1].
-        unit: whom the guarantee protects.
+        unit: whom the guarantee protects: `example`, or `user` with all their examples (`user_units.ByUser`).
         adjacency: what neighbouring data sets differ by.
-        sampling: how a draw is made.
+        sampling: how a draw is made: `poisson`, or `truncated-poisson`, which keeps a draw within `largest_batch`.
         accountant: who computes epsilon.
-        noise: where the noise comes from; `seeded` noise can be computed again by whoever knows the seed.
+        noise: where it comes from: `seeded` can be computed again by whoever knows the seed, `secure` by nobody.
+        largest_batch: B >= L, of truncated draws alone; so large that at most 1% of them are truncated.
 
     Raises:
         ArgumentError: a field breaks its rule.
@@ -105,13 +110,14 @@ class PrivacyPlan:
     sampling: str = "poisson"
     accountant: str = "pld"
     noise: str = "seeded"
+    largest_batch: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
             value = getattr(self, name)
             if (name, value) in _REFUSED:
                 raise GuaranteeError(*_REFUSED[name, value])
-            checks.one_of(name, value, (allowed,))
+            checks.one_of(name, value, allowed)
         _check_sizes(self.examples, self.expected_batch, self.delta)
         if not isinstance(self.clipping, Clipping):
             raise ArgumentError(
@@ -124,6 +130,9 @@ class PrivacyPlan:
         checks.positive("noise_multiplier", self.noise_multiplier, "train without a plan to train without privacy")
         for name in ("noise_multiplier", "noise_decay", "delta"):  # 1 and 1.0 are one plan and must have one digest
             object.__setattr__(self, name, float(getattr(self, name)))
+        _check_units(self)
+        _check_truncation(self)
+        _check_noise(self)
 
     @classmethod
     def for_budget(
@@ -141,12 +150,52 @@ class PrivacyPlan:
             ArgumentError: an argument breaks its rule.
             GuaranteeError: no noise reaches the budget.
         """
-        checks.positive("epsilon", epsilon, "give a budget such as 8")
         checks.at_least("epochs", epochs, 1)
         _check_sizes(examples, expected_batch, delta)
         steps = max(1, round(epochs * examples / expected_batch))
-        sigma = accounting.calibrate(epsilon, delta, expected_batch / examples, steps)
-        return cls(examples, expected_batch, steps, sigma, delta, **fields)
+        return cls.solve(
+            epsilon=epsilon, delta=delta, examples=examples, expected_batch=expected_batch, steps=steps, **fields
+        )
+
+    @classmethod
+    def solve(
+        cls,
+        *,
+        epsilon: float,
+        delta: float,
+        examples: int,
+        expected_batch: int | None = None,
+        steps: int | None = None,
+        noise_multiplier: float | None = None,
+        **fields: Any,
+    ) -> PrivacyPlan:
+        """The plan that spends at most `epsilon`, where one of batch, steps and noise is left out and found.
+
+        | left out         | found                                                                             |
+        |------------------|-----------------------------------------------------------------------------------|
+        | noise_multiplier | the least, of the first epoch where noise decays; spends 99% of epsilon or more     |
+        | steps            | the most                                                                          |
+        | expected_batch   | the largest                                                                       |
+
+        Epsilon itself, given all the others, is `PrivacyPlan(...).epsilon()`.
+
+        Args:
+            epsilon: the budget, > 0.
+            delta, examples, expected_batch, steps, noise_multiplier: as in the plan.
+            fields: further fields of the plan, such as `clipping` or `noise_decay`.
+
+        Raises:
+            ArgumentError: not one of the three is left out, or an argument breaks its rule.
+            GuaranteeError: nothing reaches the budget, or a million steps do not use it up.
+        """
+        checks.positive("epsilon", epsilon, "give a budget such as 8")
+        given = {"expected_batch": expected_batch, "steps": steps, "noise_multiplier": noise_multiplier}
+        missing = [name for name, value in given.items() if value is None]
+        if len(missing) != 1:
+            rule = "one of expected_batch, steps and noise_multiplier, the other two given"
+            raise ArgumentError("left out", rule, missing, "leave out what should be found")
+        known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return calibration.SOLVERS[missing[0]](partial(cls, examples=examples, delta=delta, **known, **fields), epsilon)
 
     @property
     def sample_rate(self) -> float:
@@ -161,12 +210,16 @@ class PrivacyPlan:
     def event(self, step: int) -> accounting.Event:
         """What step `step` releases, 0 <= step < steps."""
         sigma = self.noise_multiplier * self.noise_decay ** (step // self.steps_per_epoch)
-        return accounting.Event(self.sample_rate, sigma)
+        if self.largest_batch is None:
+            return accounting.Event(self.sample_rate, sigma)
+        return accounting.Event(self.sample_rate, sigma, 1, self.examples, self.largest_batch)
 
     def events(self, steps: int | None = None) -> tuple[accounting.Event, ...]:
         """What the first `steps` steps release, one event each, or all of them."""
         count = self.steps if steps is None else checks.at_least("steps", steps, 0)
-        return tuple(map(self.event, range(count)))
+        period = count if self.noise_decay == 1 else self.steps_per_epoch
+        starts = range(0, count, max(1, period))
+        return tuple(chain.from_iterable([self.event(start)] * min(period, count - start) for start in starts))
 
     def epsilon(self, steps: int | None = None) -> float:
         """Epsilon at `delta` after `steps` steps, or after all of them."""
@@ -182,7 +235,7 @@ class PrivacyPlan:
         """The only sampler whose draws a step of this plan accepts."""
         from trustnlp.dp.sampling import PoissonSampler
 
-        return PoissonSampler(self.examples, self.expected_batch, self.steps, streams)
+        return PoissonSampler(self.examples, self.expected_batch, self.steps, streams, self.largest_batch)
 
     def batches(
         self,
@@ -286,6 +339,40 @@ def _clipping(kind: str, adapt: Any = None, **fields: Any) -> Clipping:
     if adapt is not None or "adapt" in CLIPPINGS[kind].__dataclass_fields__:  # type: ignore[attr-defined]
         fields["adapt"] = adapt and Quantile(**adapt)
     return CLIPPINGS[kind](**fields)
+
+
+def _check_units(plan: PrivacyPlan) -> None:
+    if plan.unit == "user" and isinstance(plan.clipping, MicroBatchClipping):
+        raise GuaranteeError(
+            "micro-batches are drawn example by example, and a user's examples would be in several of them",
+            "protect users by FlatClipping, AutomaticClipping or LayerwiseClipping",
+        )
+
+
+def _check_truncation(plan: PrivacyPlan) -> None:
+    truncated = plan.sampling == "truncated-poisson"
+    if truncated != (plan.largest_batch is not None):
+        rule = "given with sampling='truncated-poisson', and with no other sampling"
+        raise ArgumentError("largest_batch", rule, plan.largest_batch)
+    if plan.largest_batch is None:
+        return
+    checks.at_least("largest_batch", plan.largest_batch, plan.expected_batch)
+    share = accounting.kept_at_cap(replace(plan.event(0), examples=plan.examples + 1))[0]
+    if share > _MOST_TRUNCATION:
+        raise GuaranteeError(
+            f"{share:.1%} of the draws would lose examples to largest_batch {plan.largest_batch}, and each of them "
+            "lets one example take another's place, which costs more than twice as much",
+            f"allow at least {accounting.least_cap(plan.examples, plan.sample_rate, _MOST_TRUNCATION)}",
+        )
+
+
+def _check_noise(plan: PrivacyPlan) -> None:
+    last = plan.event(plan.steps - 1) if plan.noise_decay ** ((plan.steps - 1) // plan.steps_per_epoch) else None
+    if last is None or last.noise_multiplier < accounting.LEAST_NOISE:
+        raise GuaranteeError(
+            f"in its last epoch the noise multiplier is below {accounting.LEAST_NOISE}, which protects nobody",
+            "use more noise or less decay, or train without a plan to train without privacy",
+        )
 
 
 def _check_sizes(examples: int, expected_batch: int, delta: float) -> None:

@@ -20,6 +20,7 @@ from trustnlp.models.protocol import Batch, Encoded
 from trustnlp.models.training import seeded
 
 _PROBED = 8
+_TRAINABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Fingerprint = tuple[tuple[int, int, int], ...]
 
 
@@ -27,7 +28,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a private step moves, by name; tied weights once.
 
     Raises:
-        GuaranteeError: there is none, or one has no shape yet.
+        GuaranteeError: there is none, or one has no shape yet or is not of ordinary floating-point numbers.
     """
     found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not found:
@@ -35,7 +36,43 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     lazy = [name for name, parameter in found.items() if is_lazy(parameter)]
     if lazy:
         raise GuaranteeError(f"parameters without a shape yet: {', '.join(lazy)}", "run the model once before")
+    odd = [f"{name} ({parameter.dtype})" for name, parameter in found.items() if parameter.dtype not in _TRAINABLE]
+    if odd:
+        raise GuaranteeError(
+            f"trainable parameters are quantised or complex: {', '.join(odd[:5])}",
+            "freeze them and train adapters, or keep the trained weights in float32",
+        )
     return found
+
+
+def refuse_unsound_forms(model: nn.Module) -> None:
+    """Refuses models in a form in which their gradients are not the examples' own.
+
+    Raises:
+        GuaranteeError: a wrapper that spreads batches over devices and adds up unclipped gradients, or adapters that
+            are merged into the weights and get noise but no gradient.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.DataParallel) or type(module).__name__ == "FullyShardedDataParallel":
+            reason = f"{type(module).__name__} adds up gradients of whole batches before they can be clipped"
+            raise GuaranteeError(reason, "give the model inside it; for several processes use torchrun and fully_shard")
+        if getattr(module, "merged", False) is True:
+            reason = f"the adapters of layer {name!r} are merged into its weights, so noise is all that would move them"
+            raise GuaranteeError(reason, "call model.unmerge_adapter() before training")
+
+
+def refuse_gradients(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuses gradients that a backward outside the step has left: nothing has clipped them.
+
+    Raises:
+        GuaranteeError: a parameter has a gradient.
+    """
+    left = [name for name, parameter in parameters.items() if parameter.grad is not None]
+    if left:
+        raise GuaranteeError(
+            f"a backward outside the private step has left gradients ({', '.join(left[:5])}) that nothing clips",
+            "call no backward, and set gradients to None before the step; a large batch is one draw, cut by the step",
+        )
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
@@ -57,10 +94,18 @@ def refuse_mixing_layers(model: nn.Module) -> None:
 def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
     """Checks that the optimizer has exactly the trainable parameters.
 
+    Momentum, weight decay, `foreach` and `fused` are all welcome: an optimizer sees noisy gradients alone.
+
     Raises:
         GuaranteeError: one is missing (it would be clipped and noised but never moved) or foreign (it could be
-            moved without noise).
+            moved without noise); or the optimizer wants more than one gradient, or a sparse one.
     """
+    if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam):
+        reason = "asks for losses of the data again" if isinstance(optimizer, torch.optim.LBFGS) else "wants sparsity"
+        raise GuaranteeError(
+            f"{type(optimizer).__name__} {reason}, but a private step has one dense noisy gradient to give",
+            "use SGD, Adam, AdamW or another that moves by one dense gradient",
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, parameter in parameters.items() if id(parameter) not in held]
     if missing:
