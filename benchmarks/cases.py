@@ -143,11 +143,10 @@ def minilm(setting: Setting, *, tokens: int = 64, logical: int = 64, physical: i
         return Classifier(_adapted(bert, ["query", "value"]) if lora else bert, setting)
 
     if setting.tiny:
-        tokens, logical, physical = 6, 8, 4
+        tokens, logical, physical = 6, 16, 4
     title = f"{'LoRA on ' if lora else ''}MiniLM shape, {tokens} tokens, logical {logical} in physical {physical}"
     targets = {"flat": 1.15, "layer-wise": 1.08, "micro-batch": 1.05}
     data = Tokens(10 * logical, tokens, 97 if setting.tiny else 30522)
-    sizes = (4,) if setting.tiny else (8, 16)
     return Case(
         "lora" if lora else "minilm",
         title,
@@ -156,7 +155,6 @@ def minilm(setting: Setting, *, tokens: int = 64, logical: int = 64, physical: i
         logical,
         physical,
         targets,
-        sizes,
         shared=("position_ids", "token_type_ids"),
     )
 
@@ -169,13 +167,13 @@ def gpt2(setting: Setting, *, tokens: int, logical: int = 64, physical: int = 16
         model = GPT2LMHeadModel(GPT2Config(**GPT2_SMALL | small, use_cache=False))
         return LanguageModel(_adapted(model, ["c_attn"]) if lora else model, setting)
 
+    sizes = (8, 16) if logical >= 32 else (logical,)
     if setting.tiny:
-        tokens, logical, physical = 6, 8, 4
+        tokens, logical, physical = 6, 16, 4
     cuda = setting.device != "cpu"
     targets = {"flat": 1.15, "layer-wise": 1.08, "micro-batch": 1.03} if cuda else {}
     title = f"{'LoRA on ' if lora else ''}GPT-2 small shape, {tokens} tokens, logical {logical} in physical {physical}"
     data = Tokens(10 * logical, tokens, 97 if setting.tiny else 50257)
-    sizes = (8, 16) if logical % 16 == 0 else (4,)
     return Case(
         "gpt2-lora" if lora else "gpt2",
         title,
@@ -193,7 +191,7 @@ def bilstm(setting: Setting, *, tokens: int = 20, logical: int = 256, physical: 
     """trustnlp's joint tagger, a BiLSTM over hashed words and characters, on sentences of one length."""
     options = {"buckets": 64, "width": 8, "hidden": 6, "char_width": 4, "char_filters": 4} if setting.tiny else {}
     if setting.tiny:
-        tokens, logical, physical = 6, 8, 4
+        tokens, logical, physical = 6, 16, 4
     corpus = Corpus("sentences of one length", _of_one_length(10 * logical, tokens))
     data = models.build("bilstm", corpus, streams=STREAMS, **options).encode(corpus.train, for_training=True)
     return Case(
@@ -204,7 +202,6 @@ def bilstm(setting: Setting, *, tokens: int = 20, logical: int = 256, physical: 
         logical,
         physical,
         {"flat": 1.5, "layer-wise": 1.4, "micro-batch": 1.1},
-        (4,) if setting.tiny else (8, 16),
     )
 
 

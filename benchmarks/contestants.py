@@ -26,7 +26,7 @@ Step = Callable[[int], object]
 Prepare = Callable[[Case, "type[torch.optim.Optimizer]", float], tuple[nn.Module, Step]]
 CLIP_NORM, LEARNING_RATE = 1.0, 1e-4
 
-POSITIONS = "positions were given as one row for each text"
+POSITIONS = "positions and segments were given as one row for each text"
 OTHER_LSTM = "nn.LSTM was replaced by opacus.layers.DPLSTM through ModuleValidator.fix"
 
 

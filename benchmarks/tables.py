@@ -98,6 +98,8 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if row.get("without_gradient"):
             missing = f"{row['without_gradient']} of {row['tensors']}"
             yield f"- {row['name']}: {missing} trained tensors never get a gradient."
+        if row.get("memory_error") and "error" not in row:
+            yield f"- {row['name']}: memory was not measured ({row['memory_error']})."
         if row.get("exactness_error"):
             yield f"- {row['name']}: exactness was not measured ({row['exactness_error']})."
         if row.get("distance", 0) > WRONG:

@@ -52,6 +52,7 @@ def test_every_way_of_clipping_is_timed(found: dict) -> None:
         assert row.get("error") is None
         assert 0 < row["quartiles"][0] <= row["ratio"] <= row["quartiles"][1]
         assert row["target"] > 1
+        assert row["memory_error"] == ""
 
 
 def test_flat_clipping_is_exact_and_everything_trained_gets_a_gradient(found: dict) -> None:
