@@ -7,7 +7,7 @@ Shape legend: R ranks.
 
 Kept in parts at all times: the optimizer's moments, the noise and the noisy gradient. For the time of the clipped sum
 alone every rank holds the whole weights, and sums of its own share of the units as large. So with Adam in float32 and
-P parameters a rank needs 8 P + 16 P / R bytes at most, where R replicas need 16 P + 4 P each.
+P parameters a rank needs 8 P + 12 P / R bytes beside activations, where a replica needs 16 P.
 
 The numbers are those of one process up to rounding: the noise of a part is that part of the whole tensor's noise.
 """
