@@ -97,7 +97,8 @@ def a_norm_of_each_layer_where_one_of_all_is_planned(patch):
 
 
 def a_norm_without_the_embedding(patch):
-    patch.setattr(layer_rules.EmbeddingRule, "squared_norms", lambda self: 0.0)
+    real = layer_rules.EmbeddingRule.squared_norms
+    patch.setattr(layer_rules.EmbeddingRule, "squared_norms", lambda self: 0 * real(self))
 
 
 def a_norm_without_biases(patch):
@@ -116,12 +117,12 @@ def a_squared_norm(patch):
 
 
 def a_whole_clip_norm_for_every_layer(patch):
-    real = LayerwiseClipping.factors
-    patch.setattr(LayerwiseClipping, "factors", lambda self, norms, c: real(self, norms, c * len(norms[0]) ** 0.5))
+    real = LayerwiseClipping.factors  # there are two layers
+    patch.setattr(LayerwiseClipping, "factors", lambda self, norms, c: real(self, norms, c * 2**0.5))
 
 
 def no_root_of_the_number_of_layers(patch):
-    patch.setattr(LayerwiseClipping, "sensitivity", 1 / 2**0.5)  # there are two
+    patch.setattr(LayerwiseClipping, "sensitivity", 1 / 2**0.5)
 
 
 # Micro-batches

@@ -6,12 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from planted import STREAMS, Planted, gradients, without_probes
+from rows import Rows, normal
 from small_text import Tagger, Texts
+from torch import nn
 
 from trustnlp.dp import AutomaticClipping, FlatClipping, PrivacyPlan, accounting, tuning
 from trustnlp.dp.noise import ChunkedNoise
 from trustnlp.dp.tuning import Candidate, Suggestion, grid, suggest
 from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.randomness import Streams
 
 BUDGET = {"epsilon": 4.0, "delta": 1e-4, "examples": 1000, "epochs": 3}
 PLAN = PrivacyPlan(60, 20, 6, 2.0, 1e-3)
@@ -29,6 +32,29 @@ PUBLIC, HELD_OUT = labelled(100, 1), labelled(60, 2)
 def minus_loss(model):
     with torch.no_grad():
         return -float(model.loss(HELD_OUT.batch(range(60))).mean())
+
+
+class Line(nn.Module):
+    """Linear regression."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1, bias=False).double()
+        nn.init.zeros_(self.layer.weight)
+
+    def loss(self, batch):
+        return (self.layer(batch.inputs["x"])[:, 0] - batch.inputs["x"].sum(1)).square()
+
+    def logits(self, batch):
+        return {}
+
+
+LINE = Rows({"x": normal(200, 4)})
+
+
+def minus_error(model):
+    with torch.no_grad():
+        return -float(model.loss(LINE.batch(range(200))).mean())
 
 
 def trained(candidates=CANDIDATES, data=PUBLIC, **options):
@@ -70,11 +96,15 @@ class TestGrid:
 
 
 class TestSuggest:
-    def test_it_finds_the_rate_that_learns(self):
-        plan = PrivacyPlan(1000, 30, 25, 0.5, 1e-4, clipping=FlatClipping(0.5))
-        found = trained([Candidate(plan, rate) for rate in (1e-5, 0.05, 50.0)])
-        assert found.best.learning_rate == 0.05
-        assert len(found.trials) == 3
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_finds_the_rate_and_the_clip_norm_that_learn(self, seed):
+        plans = [PrivacyPlan(1000, 40, 30, 1.0, 1e-4, clipping=FlatClipping(norm)) for norm in (1e-4, 2.0, 1e4)]
+        candidates = [Candidate(plan, rate) for plan in plans for rate in (1e-4, 0.3, 300.0)]
+        found = trained(
+            candidates, LINE, build=Line, score=minus_error, optimizer=torch.optim.SGD, streams=Streams(seed)
+        )
+        assert found.best == candidates[4]
+        assert len(found.trials) == 9 + 3
 
     def test_trials_have_the_noise_batches_and_steps_of_the_private_run(self, monkeypatch):
         plan = PrivacyPlan(1000, 25, 8, 1.5, 1e-5, clipping=FlatClipping(0.7))
