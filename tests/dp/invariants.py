@@ -77,6 +77,8 @@ CASES = {
     "micro-batches": Case(MicroBatchClipping(2, 0.5), ALTERNATING),
     "micro-batches by layer": Case(MicroBatchClipping(2, 0.5, by_layer=True, adapt=ADAPT), ALTERNATING),
     "text": Case(FlatClipping(0.01), TEXTS, model=Tagger),
+    "text by layer": Case(LayerwiseClipping(0.01, ADAPT), TEXTS, model=Tagger),
+    "text in micro-batches": Case(MicroBatchClipping(2, 0.01, by_layer=True), TEXTS, model=Tagger),
     "tied weights": Case(FlatClipping(0.01), Rows({"ids": whole(8, 4, below=5)}), model=tied_model),
 }
 

@@ -68,7 +68,8 @@ def bounded_for(name: str) -> Check:
 FLAT, FLAT_ADAPTIVE, AUTOMATIC = bounded_for("flat"), bounded_for("flat, adaptive"), bounded_for("automatic")
 LAYERWISE, LAYERWISE_ADAPTIVE = bounded_for("layer-wise"), bounded_for("layer-wise, adaptive")
 MICRO_BATCHES, BY_LAYER = bounded_for("micro-batches"), bounded_for("micro-batches by layer")
-TEXT, TIED = bounded_for("text"), bounded_for("tied weights")
+TEXT, TEXT_BY_LAYER, TIED = bounded_for("text"), bounded_for("text by layer"), bounded_for("tied weights")
+TEXT_IN_MICRO_BATCHES = bounded_for("text in micro-batches")
 
 
 def sums_by(function: Callable, patch: pytest.MonkeyPatch) -> None:
@@ -137,6 +138,10 @@ def consecutive_chunks(patch):
         return [Unit(indices[start : start + self.size], 1 / self.size) for start in range(0, 8, self.size)]
 
     patch.setattr(MicroBatchClipping, "units", chunks)
+
+
+def micro_batches_not_clipped(patch):
+    patch.setattr(MicroBatchClipping, "factors", lambda self, norms, thresholds: torch.ones_like(norms))
 
 
 def micro_batches_of_the_drawn_size(patch):
@@ -366,6 +371,7 @@ BUGS: list[tuple[Plant, Check]] = [
     (a_norm_of_each_layer_where_one_of_all_is_planned, FLAT),
     (a_norm_without_the_embedding, TEXT),
     (a_norm_without_biases, TEXT),
+    (a_norm_without_biases, TEXT_BY_LAYER),
     (one_norm_of_tied_weights_overwritten, TIED),
     (a_squared_norm, AUTOMATIC),
     (a_whole_clip_norm_for_every_layer, LAYERWISE),
@@ -374,6 +380,7 @@ BUGS: list[tuple[Plant, Check]] = [
     (consecutive_chunks, MICRO_BATCHES),
     (consecutive_chunks, BY_LAYER),
     (micro_batches_of_the_drawn_size, MICRO_BATCHES),
+    (micro_batches_not_clipped, TEXT_IN_MICRO_BATCHES),
     (divided_by_the_drawn_size, follows_the_number_drawn),
     (noise_off_by_the_root_of_the_batch, noise_is_fresh_and_of_the_planned_size),
     (noise_of_sigma_without_the_clip_norm, noise_is_fresh_and_of_the_planned_size),

@@ -22,8 +22,8 @@ from trustnlp.dp.clipping import Clipping, Parameters
 class LayerwiseClipping(Clipping):
     """A unit's gradient g_k in layer k times min(1, C_k / |g_k|), where C_k = C / sqrt(K) to begin with.
 
-    Sensitivity: C_k in layer k and sqrt(sum C_k^2) <= C over all, for adding or removing one unit. The noise of layer
-    k is sqrt(K) C_k sigma, which spends the same on every layer.
+    Sensitivity: C_k in layer k, so sqrt(sum C_k^2) over all, which is C to begin with, for adding or removing one unit.
+    The noise of layer k is sqrt(K) C_k sigma, which spends the same on every layer.
 
     Args:
         clip_norm: C > 0.

@@ -35,7 +35,7 @@ class MicroBatchClipping(Clipping):
         size: examples in a micro-batch on average; the expected batch must be a multiple of it.
         clip_norm: C > 0, for all parameters together.
         by_layer: clip every layer by its own C_k instead, C / sqrt(K) to begin with.
-        adapt: lets thresholds follow a quantile of the micro-batches' norms; None keeps them.
+        adapt: lets thresholds follow a quantile of the micro-batches' norms, 0 for an empty one; None keeps them.
 
     Raises:
         ArgumentError: `size` below 1, `clip_norm` is not a number > 0, or `adapt` is no Quantile.
