@@ -79,6 +79,7 @@ def test_options_become_the_request(asked: list, tmp_path: Path, monkeypatch: py
         "--regimes": "private, plain",
         "--epsilon": "2.5",
         "--delta": "1e-6",
+        "--mechanism": "automatic",
         "--group": "sex",
         "--limit": "99",
         "--seed": "3",
@@ -90,7 +91,7 @@ def test_options_become_the_request(asked: list, tmp_path: Path, monkeypatch: py
     assert outcome.exit_code == 0, outcome.output
     ((request, out, more),) = asked
     assert request == study.Request(
-        "snips", "transformer", ("private", "plain"), 2.5, 1e-6, "sex", 99, 3, quick=True, device="cuda:1"
+        "snips", "transformer", ("private", "plain"), 2.5, 1e-6, "automatic", "sex", 99, 3, quick=True, device="cuda:1"
     )
     assert (out, more["overwrite"], more["command"]) == (tmp_path, True, "trustnlp assess")
 

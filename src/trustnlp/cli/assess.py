@@ -40,6 +40,13 @@ def assess(
     delta: Annotated[
         float | None, typer.Option(help="Below 1/N; default: 1/N^1.1, at most 1e-5.", rich_help_panel=_TRAIN)
     ] = None,
+    mechanism: Annotated[
+        str,
+        typer.Option(
+            help="How private regimes bound gradients: exact, automatic, layerwise or microbatch.",
+            rich_help_panel=_TRAIN,
+        ),
+    ] = "exact",
     group: Annotated[
         str | None,
         typer.Option(help="Groups to compare: a column of the data, or 'length'.", rich_help_panel=_TRAIN),
@@ -94,6 +101,7 @@ def assess(
                 regimes=tuple(name.strip() for name in regimes.split(",")),
                 epsilon=epsilon,
                 delta=delta,
+                mechanism=mechanism,
                 group=group,
                 limit=limit,
                 seed=seed,

@@ -25,6 +25,7 @@ from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
 from trustnlp.studies import corpora, measures
+from trustnlp.studies.recipes import MECHANISMS
 from trustnlp.studies.regimes import REGIMES, Setting, plain
 from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
 
@@ -42,6 +43,7 @@ class Request:
         model: `bilstm`, `transformer`, `minilm`, a local path or a hub name.
         regimes: names of `regimes.REGIMES`, in the order of the report.
         epsilon: budget of private regimes, > 0.
+        mechanism: how private regimes bound gradients, of `recipes.MECHANISMS`.
         delta: below 1/N; None for N^-1.1, at most 1e-5.
         group: which groups fairness compares; None for those of the corpus, or text length where it has none.
         limit: the most texts to use.
@@ -56,6 +58,7 @@ class Request:
     regimes: tuple[str, ...] = ("plain", "private")
     epsilon: float = 8.0
     delta: float | None = None
+    mechanism: str = "exact"
     group: str | None = None
     limit: int = 200_000
     seed: int | None = None
@@ -68,6 +71,7 @@ class Request:
         for regime in self.regimes:
             checks.one_of("regimes", regime, tuple(REGIMES))
         checks.positive("epsilon", self.epsilon, "give a budget such as 8")
+        checks.one_of("mechanism", self.mechanism, tuple(MECHANISMS))
         checks.at_least("limit", self.limit, 1)
 
 
@@ -142,6 +146,7 @@ class _Prepared:
             streams=streams,
             quick=request.quick,
             device=request.device,
+            mechanism=request.mechanism,
         )
 
 

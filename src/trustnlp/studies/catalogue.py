@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
 from trustnlp.studies.study import Study
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (PRIVATE_TRAINING,)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (PRIVATE_TRAINING, DISTRIBUTED_TRAINING)}

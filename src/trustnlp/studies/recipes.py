@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from trustnlp import checks
-from trustnlp.dp import AutomaticClipping, FlatClipping, LayerwiseClipping, MicroBatchClipping
+from trustnlp.dp import AutomaticClipping, FlatClipping, LayerwiseClipping, MicroBatchClipping, Quantile
 from trustnlp.dp.clipping import Clipping
 
 CHECKPOINT_EVERY = 20
@@ -20,7 +20,7 @@ MECHANISMS: Mapping[str, Clipping] = {
     "exact": FlatClipping(1.0),
     "automatic": AutomaticClipping(),
     "layerwise": LayerwiseClipping(1.0),
-    "microbatch": MicroBatchClipping(16, 0.25),
+    "microbatch": MicroBatchClipping(8, adapt=Quantile()),
 }
 
 
