@@ -193,6 +193,11 @@ class TestPrivateData:
         with pytest.raises(GuaranteeError, match="all trials together spend epsilon"):
             trained(data=None, source="private", budget=PLAN.epsilon())
 
+    def test_plans_for_different_units_are_refused(self):
+        users = replace(PLAN, unit="user")
+        with pytest.raises(GuaranteeError, match="different units"):
+            trained([*CANDIDATES, Candidate(users, 0.1)], data=None, source="private", budget=20.0)
+
     def test_trials_spend_the_plans_themselves(self):
         with pytest.raises(GuaranteeError, match="60 examples, the data has 100"):
             trained(source="private", budget=20.0)

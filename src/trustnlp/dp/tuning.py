@@ -125,9 +125,9 @@ def suggest(
 
     Guarantee: where `source` is "private", the suggestion and all models of all trials together are
     (`Suggestion.epsilon`, delta)-differentially private for the unit and adjacency of the plans, provided that `score`
-    looks at other data than `data`: every trial is charged in full, by adaptive composition, whether it was cut or not.
-    The epsilon of a final run on the same data comes on top. Where `source` is something else nothing is guaranteed
-    of `data`, and nothing is spent.
+    looks at other data than `data`. Every trial is charged in full: what was cut, and when, follows from what all
+    trials would have shown at their ends. The epsilon of a final run on the same data comes on top. Where `source` is
+    something else nothing is guaranteed of `data`, and nothing is spent.
 
     Args:
         candidates: what to choose from, see `grid`.
@@ -143,8 +143,8 @@ def suggest(
 
     Raises:
         ArgumentError: no candidate, or fewer examples than a candidate's expected batch.
-        GuaranteeError: private data without a budget, or with one that the trials would exceed; a trial on private
-            data that broke down, or all trials on other data.
+        GuaranteeError: private data without a budget, with one that the trials would exceed, or with plans for
+            different units; a trial on private data that broke down, or all trials on other data.
     """
     checks.not_empty("candidates", candidates)
     checks.inside("keep", keep, 0, 1)
@@ -175,13 +175,14 @@ def _charge(candidates: Sequence[Candidate], source: str, budget: float | None, 
             "choosing by trials on private data tells of that data, and no budget was given for it",
             "tune on public or synthetic data, or give the epsilon that tuning may spend as `budget`",
         )
+    if len({(candidate.plan.unit, candidate.plan.adjacency) for candidate in candidates}) > 1:
+        raise GuaranteeError("trials that protect different units add up to no guarantee", "protect one unit in all")
     events = itertools.chain.from_iterable(candidate.plan.events() for candidate in candidates)
     epsilon = accounting.epsilon(events, delta)
     if epsilon > checks.positive("budget", budget):
         raise GuaranteeError(
             f"all trials together spend epsilon {epsilon:.4g}, and {budget:g} was given",
-            f"try fewer candidates, or give each plan less: {budget / len(candidates):g} and delta / "
-            f"{len(candidates)} for each are always enough",
+            "try fewer candidates, or give each plan more noise",
         )
     return epsilon
 
