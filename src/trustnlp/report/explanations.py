@@ -124,6 +124,20 @@ EXPLANATIONS = (
         "1, or less.",
     ),
     Explanation(
+        "process-speed-up",
+        "other",
+        "Several processes are {value} times as fast as one.",
+        "The same logical batch, clipped by one process and shared among several, in turns.",
+        "The number of processes, where each has a device of its own.",
+    ),
+    Explanation(
+        "weights-difference",
+        "other",
+        "The weights differ by {value} of their length from those of one process.",
+        "Draws and noise are the same whatever the number of processes; only sums are taken in another order.",
+        "Rounding: 0.00001 or less in single precision.",
+    ),
+    Explanation(
         "membership-*-tpr-at-1pct-fpr",
         "membership",
         "{value} of the training texts are recognised by an attacker who accepts 1% false alarms.",
