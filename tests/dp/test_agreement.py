@@ -8,6 +8,7 @@ from small_text import Tagger, Texts, trainable
 from trustnlp.dp.agreement import disagreement
 from trustnlp.dp.book_keeping import BookKeeping
 from trustnlp.dp.clipping import ClippedSum
+from trustnlp.dp.unit_rows import UnitRows
 from trustnlp.errors import GuaranteeError
 
 CLIP = 0.3
@@ -20,7 +21,7 @@ def probe(spoil=None, loss=None, dropout=0.5):
 
     def fast(batch):
         found = engine._sum(
-            model, model.loss, [(batch, torch.ones(len(batch)))], trainable(model), clip_of(model, CLIP)
+            model, model.loss, [(batch, UnitRows.single(len(batch)))], trainable(model), clip_of(model, CLIP)
         )
         return spoil(found) if spoil else found
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from rows import normal, whole
 
+from trustnlp.dp import ghost_norms
 from trustnlp.dp.ghost_norms import Lookups, OuterProducts, Scales, gram_is_cheaper, inner_products
 
 
@@ -24,6 +25,26 @@ class TestOuterProducts:
         products.add_matrix(total, factors)
         assert torch.allclose(total, normal(outputs, inputs) + torch.einsum("b,bpd->pd", factors, matrices))
         assert torch.allclose(products.vector(factors), factors @ vectors)
+
+    @pytest.mark.parametrize("form", ["gram", "instantiate", "tiled"])
+    @pytest.mark.parametrize(("inputs", "outputs", "biases"), [(3, 9, 1), (9, 3, 0), (4, 4, 2)])
+    def test_all_forms_are_equal(self, form, inputs, outputs, biases, monkeypatch):
+        monkeypatch.setitem(ghost_norms._TILE, "cpu", 3 * 8 * inputs * outputs)  # three of seven at a time
+        a, g, factors = normal(7, 5, inputs), normal(7, 5, outputs, seed=1), normal(7, seed=2)
+        matrices, total = torch.einsum("btp,btd->bpd", g, a), normal(outputs, inputs)
+        products = OuterProducts(a, g, biases, choose=lambda *_: form)
+        expected = matrices.square().sum((1, 2)) + biases * g.sum(1).square().sum(1)
+        assert torch.allclose(products.squared_norms(), expected)
+        products.add_matrix(total, factors)
+        assert torch.allclose(total, normal(outputs, inputs) + torch.einsum("b,bpd->pd", factors, matrices))
+
+    def test_products_that_others_need_are_not_changed(self):
+        a, g = normal(4, 2, 30), normal(4, 2, 40, seed=1)
+        shared = a @ a.mT
+        before = shared.clone()
+        products = OuterProducts(a, g, 1, lambda: shared)
+        assert torch.allclose(products.squared_norms(), OuterProducts(a, g, 1).squared_norms())
+        assert torch.equal(shared, before)
 
     def test_biases_alone(self):
         g, factors, total = normal(4, 3, 5), normal(4, seed=2), torch.zeros(0)

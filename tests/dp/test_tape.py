@@ -1,3 +1,5 @@
+from weakref import WeakValueDictionary
+
 import pytest
 import torch
 from rows import normal
@@ -73,3 +75,43 @@ class TestTape:
             use, output = tape(2).watch(normal(2, 3), normal(2, 3))
         assert use.gradient is None
         assert not output.requires_grad
+
+    def test_the_end_is_told_when_the_last_call_has_its_gradient(self):
+        told, x = [], normal(2, 3).requires_grad_()
+        watching = Tape(
+            2, torch.device("cpu"), finished=lambda: told.append([use.gradient is not None for use in uses])
+        )
+        (one, first), (two, second) = watching.watch(x, x * 2), watching.watch(x, x * 3)
+        uses = one, two
+        watching.in_backward = True
+        (first.sin() + second).sum().backward()
+        assert told == [[True, True]]
+
+    def test_what_is_closed_is_forgotten_and_takes_nothing_more(self):
+        watching, x = tape(2), normal(2, 3).requires_grad_()
+        use, output = watching.watch(x, x * 2)
+        watching.in_backward = True
+        output.sum().backward(retain_graph=True)
+        watching.close()
+        assert use.gradient is None
+        assert not hasattr(use, "value")
+        with pytest.raises(UnsupportedUseError, match="twice"):
+            output.sum().backward()
+
+    def test_layers_that_read_one_tensor_share_its_record(self):
+        shared, x = WeakValueDictionary(), normal(2, 4, 3)
+        tapes = [Tape(2, torch.device("cpu"), shared=shared) for _ in range(3)]
+        uses = [each.watch(value, normal(2, 4, 3))[0] for each, value in zip(tapes, (x, x, x.clone()), strict=True)]
+        assert uses[0].value is uses[1].value
+        assert [use.value.shared for use in uses] == [True, True, False]
+        assert torch.allclose(uses[0].value.products(), x @ x.mT)
+        assert uses[0].value.products() is uses[1].value.products()
+
+    def test_the_same_memory_written_to_in_between_is_another_tensor(self):
+        shared, x = WeakValueDictionary(), normal(2, 4, 3)
+        watching = Tape(2, torch.device("cpu"), shared=shared)
+        one = watching.watch(x, normal(2, 4, 3))[0]
+        x.mul_(2)
+        other = watching.watch(x, normal(2, 4, 3))[0]
+        assert one.value is not other.value
+        assert not other.value.shared

@@ -1,9 +1,13 @@
 """Clipped sums with one backward per physical batch (book-keeping, Bu et al. 2022, arXiv 2210.00038).
 
-Shape legend: B examples of a physical batch.
+Shape legend: B examples of a physical batch, U units they form, K groups of layers that are clipped together.
 
-    attach rules ─> loss(batch).sum().backward() ─> norms (B,) ─> factors min(1, C/norm) ─> weighted sums
+    attach rules ─> loss(batch).sum().backward() ─> norms (U,) ─> factors min(1, C/norm) ─> weighted sums
                      layers' parameters are constants, inputs and output gradients are kept (`tape`, `layer_rules`)
+
+A group is clipped as soon as the gradients of all its layers have come by, and what was kept for it is dropped at
+once. Under flat clipping that is the end of backward; under layer-wise clipping every layer is clipped inside backward
+and nothing is stored for later (He et al., arXiv 2212.01539).
 
 Fails closed. A model with one layer or one use of a parameter that the rules do not cover, is trained by
 `per_unit_clipped_sum` as a whole, and `BookKeeping.fallback` says why:
@@ -15,7 +19,12 @@ Fails closed. A model with one layer or one use of a parameter that the rules do
 | a layer's input or output that is not one row per example         | every step                                   |
 | a layer's input overwritten in place, gradients inside the loss   | every step                                   |
 | rows in another order than the examples, and whatever else        | a probe against per-example gradients        |
-| units of several examples, a layer in several groups              | before the first step                        |
+| a layer in several groups, or compiled by torch.compile           | before the first step                        |
+
+A unit with more examples than a physical batch goes that way alone.
+
+Gradient checkpointing without reentrance gives the same numbers; it saves what lies between layers, not their inputs,
+which are kept here. With reentrance, PyTorch itself refuses the gradients that the probe asks for.
 """
 
 from __future__ import annotations
@@ -23,6 +32,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -39,9 +50,12 @@ from trustnlp.dp.clipping import (
     per_unit_clipped_sum,
     refuse_unbounded,
 )
+from trustnlp.dp.ghost_norms import Choose
 from trustnlp.dp.layer_rules import Rule, Sums
 from trustnlp.dp.rulebook import rules_for
-from trustnlp.dp.tape import Tape, UnsupportedUseError
+from trustnlp.dp.tape import Shared, Tape, UnsupportedUseError
+from trustnlp.dp.timing_probe import DEVICE_PROBE
+from trustnlp.dp.unit_rows import UnitRows, packed
 from trustnlp.models.protocol import Batch, Encoded
 
 _log = logging.getLogger(__name__)
@@ -54,6 +68,9 @@ class BookKeeping:
 
     Args:
         physical_batch: how many examples go through the model at a time. Sets speed and memory, not the result.
+        choose: which form a layer's norms take. By default, multiplications are counted on CPUs, so that one seed gives
+            the same bits in every run, and `timing_probe.TimingProbe` measures elsewhere: rounding may then differ
+            from process to process, as it does anyway where a device adds in no fixed order.
 
     Attributes:
         fallback: why the last model went the slow path; empty where it did not.
@@ -62,11 +79,12 @@ class BookKeeping:
         ArgumentError: `physical_batch` below 1.
     """
 
-    def __init__(self, physical_batch: int = 64) -> None:
+    def __init__(self, physical_batch: int = 64, choose: Choose | None = None) -> None:
         self.physical_batch = checks.at_least("physical_batch", physical_batch, 1)
         self.fallback = ""
+        self._choose = choose
         self._situation: tuple[int, ...] = ()
-        self._rules: list[tuple[Rule, int]] = []
+        self._groups: list[list[Rule]] = []
 
     def __call__(
         self,
@@ -82,27 +100,52 @@ class BookKeeping:
         Raises:
             GuaranteeError: a loss or a gradient that is not finite.
         """
-        situation = (id(model), model.training, *map(id, parameters.values()))
+        situation = (id(model), model.training, *map(id, parameters.values()), *clip.groups.values())
         if situation != self._situation:
             self._plan(model, loss, data, parameters, clip)
             self._situation = situation
-        if not self.fallback and all(len(unit.rows) == 1 for unit in units):
+        if not self.fallback:
+            batches, large = packed(units, self.physical_batch)
             try:
-                return self._sum(model, loss, self._batches(data, units), parameters, clip)
+                found = self._sum(model, loss, ((data.batch(part.rows), part) for part in batches), parameters, clip)
             except UnsupportedUseError as error:
                 self._fall_back(str(error))
-        return per_unit_clipped_sum(model, loss, data, units, parameters, clip)
+            else:
+                return self._with_large(found, batches, large, model, loss, data, units, parameters, clip)
+        return per_unit_clipped_sum(model, loss, data, units, parameters, clip, self.physical_batch)
 
-    def _batches(self, data: Encoded, units: Sequence[Unit]) -> Iterator[tuple[Batch, Tensor]]:
-        """Physical batches, and the weights of their examples."""
-        for start in range(0, len(units), self.physical_batch):
-            part = units[start : start + self.physical_batch]
-            rows = np.concatenate([unit.rows for unit in part])
-            yield data.batch(rows), torch.tensor([unit.weight for unit in part])
+    def _with_large(
+        self,
+        found: ClippedSum,
+        batches: Sequence[UnitRows],
+        large: Sequence[int],
+        model: nn.Module,
+        loss: LossFunction,
+        data: Encoded,
+        units: Sequence[Unit],
+        parameters: Parameters,
+        clip: Clip,
+    ) -> ClippedSum:
+        """The clipped sum with the units that are larger than a physical batch, norms in the order of `units`."""
+        numbers = [number for part in batches for number in part.numbers]
+        norms = found.norms.new_zeros(len(units), len(clip.thresholds))
+        norms[numbers] = found.norms
+        if not large:
+            return ClippedSum(found.gradients, norms, found.mean_loss)
+        alone = [units[number] for number in large]
+        more = per_unit_clipped_sum(model, loss, data, alone, parameters, clip, self.physical_batch)
+        for name, total in found.gradients.items():
+            total.add_(more.gradients[name])
+        norms[list(large)] = more.norms.to(norms)
+        counts = [sum(len(units[i].rows) for i in part) for part in (numbers, large)]
+        means = np.nan_to_num([found.mean_loss, more.mean_loss])  # of no example: NaN, with weight 0
+        return ClippedSum(found.gradients, norms, float(np.average(means, weights=counts)))
 
     def _plan(self, model: nn.Module, loss: LossFunction, data: Encoded, parameters: Parameters, clip: Clip) -> None:
         self.fallback = ""
         rules, missing = rules_for(model, parameters)
+        if _compiled(model, parameters):
+            missing.append("compiled by torch.compile, which sees neither inputs nor gradients of single layers")
         names = {parameter: name for name, parameter in parameters.items()}
         for rule in rules:
             if len({clip.groups[names[parameter]] for parameter in rule.parameters()}) > 1:
@@ -111,10 +154,12 @@ class BookKeeping:
             more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._fall_back("; ".join(missing[:3]) + more)
             return
-        self._rules = [(rule, clip.groups[names[next(iter(rule.parameters()))]]) for rule in rules]
+        self._groups = [[] for _ in clip.thresholds]
+        for rule in rules:
+            self._groups[clip.groups[names[next(iter(rule.parameters()))]]].append(rule)
 
         def fast(batch: Batch) -> ClippedSum:
-            return self._sum(model, loss, [(batch, torch.ones(len(batch)))], parameters, clip)
+            return self._sum(model, loss, [(batch, UnitRows.single(len(batch)))], parameters, clip)
 
         reason = disagreement(fast, model, loss, data, parameters, clip)
         if reason:
@@ -128,67 +173,115 @@ class BookKeeping:
         self,
         model: nn.Module,
         loss: LossFunction,
-        batches: Iterable[tuple[Batch, Tensor]],
+        batches: Iterable[tuple[Batch, UnitRows]],
         parameters: Parameters,
         clip: Clip,
     ) -> ClippedSum:
         device = next(iter(parameters.values())).device
         sums = {p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters.values()}
+        choose = self._choose if self._choose or device.type == "cpu" else DEVICE_PROBE
         norms, losses = [torch.zeros(0, len(clip.thresholds))], [torch.zeros(0)]
         with _gradients_set_aside(model):
-            for batch, weights in batches:
-                tape = Tape(len(batch), device)
-                with self._attached(tape):
-                    values = _backward(loss, batch.to(device), tape)
-                    _refuse_other_uses(parameters)
-                    with torch.autocast(device.type, enabled=False):  # a norm rounded down would clip too little
-                        norms.append(self._add(sums, clip, weights, values))
-                losses.append(values.cpu())
+            for batch, units in batches:
+                attempt = _Pass(self._groups, sums, clip, units, device, choose)
+                found = attempt(loss, batch.to(device), parameters)
+                norms.append(found[0])
+                losses.append(found[1])
         mean_loss = float(torch.cat(losses).double().mean())  # NaN for an empty draw
         return ClippedSum({name: sums[p] for name, p in parameters.items()}, torch.cat(norms), mean_loss)
 
-    @contextmanager
-    def _attached(self, tape: Tape) -> Iterator[None]:
+
+class _Pass:
+    """One physical batch: forward, backward, and the clipping of each group once its gradients are there."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Rule]],
+        sums: Sums,
+        clip: Clip,
+        units: UnitRows,
+        device: torch.device,
+        choose: Choose | None,
+    ) -> None:
+        dtype = next(iter(sums.values())).dtype
+        self._groups, self._sums, self._clip = groups, sums, clip
+        self._device = device
+        self._weights = units.weights.to(device, dtype)
+        self._thresholds = clip.thresholds.to(device, dtype)
+        self._norms = torch.zeros(len(self._weights), len(groups), device=device, dtype=dtype)
+        self._waiting = [len(rules) for rules in groups]
+        shared: Shared = WeakValueDictionary()
+        self._tapes = {
+            rule: Tape(len(units.rows), device, units, shared, partial(self._finished, group), choose)
+            for group, rules in enumerate(groups)
+            for rule in rules
+        }
+
+    def __call__(self, loss: LossFunction, batch: Batch, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """(U, K) norms and (B,) losses, after the clipped gradients were added to the sums."""
         try:
-            for rule, _ in self._rules:
+            for rule, tape in self._tapes.items():
                 rule.attach(tape)
-            yield
+            losses = self._backward(loss, batch)
+            _refuse_other_uses(parameters)
+            for group, waiting in enumerate(self._waiting):
+                if waiting:  # for layers that the loss does not reach
+                    self._clip_group(group)
         finally:
-            for rule, _ in self._rules:
+            for rule, tape in self._tapes.items():
                 rule.detach()
+                tape.close()
+        norms, values = self._norms.cpu(), losses.cpu()
+        refuse_unbounded(float(values.abs().max()), float(norms.max()))  # a NaN is the maximum
+        return norms, values
 
-    @torch.no_grad()
-    def _add(self, sums: Sums, clip: Clip, weights: Tensor, losses: Tensor) -> Tensor:
-        """Adds the clipped gradients to the sums; gives their norms before clipping, (B, K)."""
-        reached = [(rule, group) for rule, group in self._rules if rule.collect()]
-        squares = next(iter(sums.values())).new_zeros(len(losses), len(clip.thresholds))
-        for rule, group in reached:
-            squares[:, group] += rule.squared_norms()
-        weights = weights.to(squares)[:, None]
-        norms = weights.abs() * squares.clamp(min=0).sqrt()
-        shown = norms.cpu()
-        for value, norm in zip(losses.tolist(), shown.norm(dim=1).tolist(), strict=True):
-            refuse_unbounded(value, norm)
-        factors = weights * clip.factors(norms)
-        for rule, group in reached:
-            rule.add_to(sums, factors[:, group])
-        return shown
+    def _backward(self, loss: LossFunction, batch: Batch) -> Tensor:
+        """(B,) losses, after one backward of their sum."""
+        losses = loss(batch)
+        if losses.shape != (len(batch),):
+            raise UnsupportedUseError(f"the loss has shape {tuple(losses.shape)} in a batch of {len(batch)} examples")
+        for tape in self._tapes.values():
+            tape.in_backward = True
+        losses.sum().backward()
+        return losses.detach()
 
+    def _finished(self, group: int) -> None:
+        """One more layer of the group has its gradients."""
+        self._waiting[group] -= 1
+        if not self._waiting[group]:
+            self._clip_group(group)
 
-def _backward(loss: LossFunction, batch: Batch, tape: Tape) -> Tensor:
-    """(B,) losses, after one backward of their sum."""
-    losses = loss(batch)
-    if losses.shape != (len(batch),):
-        raise UnsupportedUseError(f"the loss has shape {tuple(losses.shape)} in a batch of {len(batch)} examples")
-    tape.in_backward = True
-    losses.sum().backward()
-    return losses.detach()
+    def _clip_group(self, group: int) -> None:
+        """Adds the group's clipped gradients to the sums, and drops what was kept for them."""
+        # A norm rounded down would clip too little, so autocast is off.
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            reached = [rule for rule in self._groups[group] if rule.collect()]
+            if reached:
+                squares = torch.stack([rule.squared_norms() for rule in reached]).sum(0)
+                norms = self._weights.abs() * squares.clamp(min=0).sqrt()
+                self._norms[:, group] = norms
+                factors = self._clip.clipping.factors(norms[:, None], self._thresholds[group : group + 1])[:, 0]
+                for rule in reached:
+                    rule.add_to(self._sums, self._weights * factors)
+                    rule.drop()
+        for rule in self._groups[group]:
+            self._tapes[rule].close()
 
 
 def _refuse_other_uses(parameters: Parameters) -> None:
     used = [name for name, parameter in parameters.items() if parameter.grad is not None]
     if used:
         raise UnsupportedUseError(f"parameters are used outside their layers: {', '.join(used[:3])}")
+
+
+def _compiled(model: nn.Module, parameters: Parameters) -> bool:
+    """Whether torch.compile has taken hold of a module with trained parameters."""
+    trained = set(parameters.values())
+    return any(
+        (module._compiled_call_impl is not None or hasattr(module, "_orig_mod"))
+        and not trained.isdisjoint(module.parameters())
+        for module in model.modules()
+    )
 
 
 @contextmanager

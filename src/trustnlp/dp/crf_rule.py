@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trustnlp.dp.layer_rules import LayerRule, Sums
+from trustnlp.dp.layer_rules import LayerRule, Sums, joined
 from trustnlp.dp.tape import Kept, Tape, Use
 
 
@@ -53,7 +53,9 @@ class CRFRule(LayerRule):
                 surplus = self.module.surplus(use.value(), tags(), lengths())._asdict()
                 found.append({name: use.gradient() * surplus[name].flatten(1) for name in self.trained})
         self._calls.clear()
-        self._gradients = {name: torch.stack([call[name] for call in found]).sum(0) for name in self.trained if found}
+        self._gradients = {}
+        for name in self.trained if found else ():
+            self._gradients[name] = joined([call[name][:, None] for call in found], self._tape.units).sum(1)
         return bool(found)
 
     def squared_norms(self) -> Tensor:
@@ -65,3 +67,8 @@ class CRFRule(LayerRule):
         for name, gradient in self._gradients.items():
             total = sums[self.trained[name]]
             total.add_((factors.to(gradient.dtype) @ gradient).view_as(total))
+
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        super().drop()
+        self._gradients = {}

@@ -10,8 +10,17 @@ product of matrices, with every example's rows scaled by its clip factor (Bu et 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Form = Literal["gram", "instantiate", "tiled"]
+Choose = Callable[[Tensor, Tensor, int], Form]
+
+# What of the examples' matrices is made at a time by the tiled form: about a core's share of cache, or a good load.
+_TILE = {"cpu": 2**21, "cuda": 2**28}
 
 
 def gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
@@ -23,48 +32,84 @@ def gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
     return positions * (inputs + outputs) < inputs * outputs
 
 
+def counted_form(a: Tensor, g: Tensor, biases: int) -> Form:
+    """The form that takes fewest multiplications: a function of the shapes alone, so that the bits repeat."""
+    del biases
+    positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
+    return "gram" if positions == 1 or gram_is_cheaper(positions, inputs, outputs) else "instantiate"
+
+
 class OuterProducts:
     """For each example the matrix sum_t g_t a_t^T, and the vector sum_t g_t where there are biases.
+
+    | form        | squared norm from                               | multiplications besides the sum's own T D P |
+    |-------------|-------------------------------------------------|---------------------------------------------|
+    | gram        | inner products of pairs of positions            | T^2 (D + P)                                 |
+    | instantiate | the matrices, which are kept and summed         | none; memory D P for each example           |
+    | tiled       | the matrices, a few at a time in the same place | T D P                                       |
 
     Args:
         a: (B, T, D) inputs; None where biases alone are trained.
         g: (B, T, P) gradients of the outputs.
         biases: how many bias vectors are added to the outputs.
+        products: gives a @ a.mT, where others need it too.
+        choose: the form; `counted_form` if None.
     """
 
-    def __init__(self, a: Tensor | None, g: Tensor, biases: int) -> None:
+    def __init__(
+        self,
+        a: Tensor | None,
+        g: Tensor,
+        biases: int,
+        products: Callable[[], Tensor] | None = None,
+        choose: Choose | None = None,
+    ) -> None:
         self.a, self.g, self._biases = a, g, biases
+        self._products, self._choose = products, choose or counted_form
         self._matrices: Tensor | None = None
         self._vectors: Tensor | None = None
 
     def squared_norms(self) -> Tensor:
         """(B,) squared norm of matrix and biases together, up to rounding of the norm itself and otherwise upwards."""
-        a, g = self.a, self.g
-        if a is not None and (g.shape[1] == 1 or gram_is_cheaper(g.shape[1], a.shape[2], g.shape[2])):
-            products = a @ a.mT
-            return gram_norms(products.add_(self._biases) if self._biases else products, g)
-        norms = g.new_zeros(len(g))
+        a = self.a
+        form = None if a is None else self._choose(a, self.g, self._biases)
+        if a is not None and form == "gram":
+            return self._norms_from_pairs(a)
+        norms = self.g.new_zeros(len(self.g))
         if self._biases:
-            self._vectors = g.sum(1)
+            self._vectors = self.g.sum(1)
             norms += self._biases * self._vectors.square().sum(1)
         if a is not None:
-            self._matrices = g.mT @ a
-            norms += self._matrices.square().sum((1, 2))
+            norms += self._norms_of_matrices(a, kept=form == "instantiate")
         return norms
+
+    def _norms_from_pairs(self, a: Tensor) -> Tensor:
+        """(B,) squared norms of matrix and biases: a bias is one more input that is always 1."""
+        if self._products is not None:
+            shared = self._products()
+            return gram_norms(shared + self._biases if self._biases else shared, self.g)
+        products = a @ a.mT
+        return gram_norms(products.add_(self._biases) if self._biases else products, self.g)
+
+    def _norms_of_matrices(self, a: Tensor, kept: bool) -> Tensor:
+        """(B,) squared norms of the matrices."""
+        if kept:
+            self._matrices = self.g.mT @ a
+            return _squares(self._matrices)
+        return torch.cat([_squares(tile) for tile in _tiles(a, self.g)])
 
     def add_matrix(self, total: Tensor, factors: Tensor) -> None:
         """Adds the sum of the matrices, each times its example's factor (B,), to `total` (P, D)."""
         if self._matrices is not None:
             total += (factors @ self._matrices.flatten(1)).view(total.shape)
         elif self.a is not None:
-            total.addmm_(self._scaled(factors).flatten(0, 1).t(), self.a.flatten(0, 1))
+            a, g = self.a, self.g  # the narrower one is scaled
+            a, g = (_scaled(a, factors), g) if a.shape[2] < g.shape[2] else (a, _scaled(g, factors))
+            total.addmm_(g.flatten(0, 1).t(), a.flatten(0, 1))
 
     def vector(self, factors: Tensor) -> Tensor:
         """(P,) the sum of the bias gradients, each times its example's factor (B,)."""
         return factors @ (self.g.sum(1) if self._vectors is None else self._vectors)
-
-    def _scaled(self, factors: Tensor) -> Tensor:
-        return self.g * factors[:, None, None]
 
 
 class Lookups:
@@ -98,7 +143,7 @@ class Lookups:
         if self._matrices is not None:
             total += (factors @ self._matrices).view(total.shape)
         else:
-            total.index_add_(0, self.ids.flatten(), (self.g * factors[:, None, None]).flatten(0, 1))
+            total.index_add_(0, self.ids.flatten(), _scaled(self.g, factors).flatten(0, 1))
 
     def _keys(self) -> Tensor:
         """(B * T) a number for each pair of example and row."""
@@ -154,3 +199,22 @@ def gram_norms(products: Tensor, g: Tensor) -> Tensor:
 def _sums(keys: Tensor, g: Tensor, count: int) -> Tensor:
     """(count, D) sums of the rows of `g` (B, T, D) that have the same key, of `keys` (B * T)."""
     return g.new_zeros(count, g.shape[2]).index_add_(0, keys, g.flatten(0, 1))
+
+
+def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
+    return rows * factors[:, None, None]
+
+
+def _squares(matrices: Tensor) -> Tensor:
+    """(B,) squared norms of (B, P, D), without a second tensor of that size."""
+    return torch.linalg.vector_norm(matrices.flatten(1), dim=1).square()
+
+
+def _tiles(a: Tensor, g: Tensor) -> Iterator[Tensor]:
+    """The matrices (n, P, D) of n examples at a time, always in the same memory."""
+    size = a.shape[2] * g.shape[2] * a.element_size()
+    count = min(len(a), max(1, _TILE.get(a.device.type, _TILE["cuda"]) // size))
+    memory = a.new_empty(count, g.shape[2], a.shape[2])
+    for start in range(0, len(a), count):
+        part = slice(start, start + count)
+        yield torch.bmm(g[part].mT, a[part], out=memory[: len(a[part])])

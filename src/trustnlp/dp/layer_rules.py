@@ -16,7 +16,7 @@ spends nothing on their gradients. A use of these parameters anywhere else is st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trustnlp.dp.ghost_norms import Lookups, OuterProducts, Scales, inner_products
-from trustnlp.dp.tape import Tape, UnsupportedUseError, Use
+from trustnlp.dp.tape import Kept, Tape, UnsupportedUseError, Use
+from trustnlp.dp.unit_rows import UnitRows
 
 Sums = Mapping[nn.Parameter, Tensor]
 
@@ -61,6 +62,10 @@ class Rule(Protocol):
         """Adds the per-example gradients, each times its example's factor (B,), to the sum of every parameter."""
         ...
 
+    def drop(self) -> None:
+        """Lets go of what was collected."""
+        ...
+
 
 class LayerRule:
     """What the rules of single layers share.
@@ -77,6 +82,7 @@ class LayerRule:
         self.trained = {name: parameter for name, parameter in held.items() if parameter in trained}
         self._held = tuple(held.values())
         self._uses: list[Use] = []
+        self._only: Kept | None = None  # the input, where there was one call
 
     @staticmethod
     def refusal(module: Any) -> str:
@@ -129,10 +135,11 @@ class LayerRule:
 
     def collect(self) -> bool:
         """See `Rule.collect`."""
-        pairs = [(use.value(), use.gradient()) for use in self._uses if use.gradient is not None]
+        pairs = [(use.value, use.gradient) for use in self._uses if use.gradient is not None]
         self._uses.clear()
         if pairs:
-            self._take(pairs)
+            self._only = pairs[0][0] if len(pairs) == 1 else None
+            self._take([(value(), gradient()) for value, gradient in pairs])
         return bool(pairs)
 
     def _take(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
@@ -147,13 +154,29 @@ class LayerRule:
         """See `Rule.add_to`."""
         raise NotImplementedError
 
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        self._only = None
+
 
 class LinearRule(LayerRule):
     """`nn.Linear` over inputs (B, ..., D)."""
 
     def _take(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        a = joined([self.inputs(value) for value, _ in pairs]) if "weight" in self.trained else None
-        self.products = OuterProducts(a, joined([self.outputs(g) for _, g in pairs]), int("bias" in self.trained))
+        tape = self._tape
+        a = joined([self.inputs(value) for value, _ in pairs], tape.units) if "weight" in self.trained else None
+        g = joined([self.outputs(g) for _, g in pairs], tape.units)
+        self.products = OuterProducts(a, g, int("bias" in self.trained), self._shared_products(), tape.choose)
+
+    def _shared_products(self) -> Callable[[], Tensor] | None:
+        """Inner products of the inputs, where several layers need the same."""
+        only = self._only
+        return only.products if only is not None and only.shared and self._tape.units.of_one_row else None
+
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        super().drop()
+        del self.products
 
     def inputs(self, value: Tensor) -> Tensor:
         """(B, T, D) from a call's input."""
@@ -197,6 +220,9 @@ class ConvolutionRule(LinearRule):
             return "groups, or padding by name or with other than zeros"
         return LayerRule.refusal(module)
 
+    def _shared_products(self) -> None:
+        """None: those of windows are not those of the inputs."""
+
     def inputs(self, value: Tensor) -> Tensor:
         """(B, T, D): the channels and positions of every window."""
         module = self.module
@@ -225,8 +251,8 @@ class EmbeddingRule(LayerRule):
         return LayerRule.refusal(module)
 
     def _take(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        ids = joined([value.reshape(len(value), -1) for value, _ in pairs])
-        g = joined([positions(g) for _, g in pairs])
+        ids = joined([value.reshape(len(value), -1) for value, _ in pairs], self._tape.units)
+        g = joined([positions(g) for _, g in pairs], self._tape.units)
         module = self.module
         if module.padding_idx is not None:
             g = g * (ids != module.padding_idx)[:, :, None]
@@ -239,6 +265,11 @@ class EmbeddingRule(LayerRule):
     def add_to(self, sums: Sums, factors: Tensor) -> None:
         """See `Rule.add_to`."""
         self.lookups.add_matrix(sums[self.trained["weight"]], factors)
+
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        super().drop()
+        del self.lookups
 
 
 class TiedRule:
@@ -284,13 +315,20 @@ class TiedRule:
         for rule in self._reached:
             rule.add_to(sums, factors)
 
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        for rule in self._reached:
+            rule.drop()
+
 
 class NormRule(LayerRule):
     """`nn.LayerNorm` and `nn.RMSNorm`: what is normalised, times a weight, plus a bias."""
 
     def _take(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        g = joined([self._flat(g) for _, g in pairs])
-        x = joined([self._flat(self._normalised(value)) for value, _ in pairs]) if "weight" in self.trained else None
+        units = self._tape.units
+        g, x = joined([self._flat(g) for _, g in pairs], units), None
+        if "weight" in self.trained:
+            x = joined([self._flat(self._normalised(value)) for value, _ in pairs], units)
         self._scales = Scales(x, g, "bias" in self.trained)
 
     def _normalised(self, value: Tensor) -> Tensor:
@@ -315,12 +353,17 @@ class NormRule(LayerRule):
                 parameter = self.trained[name]
                 sums[parameter].add_(total.view_as(parameter))
 
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        super().drop()
+        del self._scales
+
 
 def positions(tensor: Tensor) -> Tensor:
     """(B, T, D) from (B, ..., D)."""
     return tensor.reshape(len(tensor), -1, tensor.shape[-1])
 
 
-def joined(parts: list[Tensor]) -> Tensor:
-    """The calls of one layer one after the other, as if they were more positions of one call."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+def joined(parts: list[Tensor], units: UnitRows) -> Tensor:
+    """(U, T, ...) the calls of one layer, and the rows of one unit, as if they were more positions of one call."""
+    return units.joined(parts[0] if len(parts) == 1 else torch.cat(parts, 1))

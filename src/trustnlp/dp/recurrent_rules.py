@@ -161,8 +161,10 @@ class RecurrentRule(LayerRule):
         biases = [f"bias_{kind}{name}" for kind in calls[0].inputs if f"bias_{kind}{name}" in self.trained]
         if not (kinds or biases):
             return []
-        a = joined([torch.cat([call.inputs[kind] for kind in kinds], -1) for call in calls]) if kinds else None
-        products = OuterProducts(a, joined([call.g for call in calls]), len(biases))
+        units = self._tape.units
+        a = joined([torch.cat([call.inputs[kind] for kind in kinds], -1) for call in calls], units) if kinds else None
+        g = joined([call.g for call in calls], units)
+        products = OuterProducts(a, g, len(biases), choose=self._tape.choose)
         weights = [self.trained[f"weight_{kind}{name}"] for kind in kinds]
         return [_Share(weights, [self.trained[bias] for bias in biases], products)]
 
@@ -183,6 +185,11 @@ class RecurrentRule(LayerRule):
                 vector = products.vector(factors)
                 for bias in biases:
                     sums[bias].add_(vector)
+
+    def drop(self) -> None:
+        """See `Rule.drop`."""
+        super().drop()
+        self._shares.clear()
 
 
 class LSTMRule(RecurrentRule):
