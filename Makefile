@@ -36,7 +36,7 @@ test-all: setup browser lint check-types check-layers  ## the same, with the slo
 	$(TEST)
 
 # Other libraries are installed only here, and never move the pinned PyTorch.
-bench: setup  ## time and memory of a private step beside other libraries (about ten minutes)
+bench: setup  ## time and memory of a private step beside other libraries (about twenty minutes)
 	$(BIN)/python -c 'import opacus, peft' 2>/dev/null \
 	  || $(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/private_step.py --results benchmarks/results

@@ -37,8 +37,7 @@ class Case:
         physical: examples that go through the model at a time.
         targets: how slow a step may be, as a ratio to the plain one, by kind of contestant.
         micro_batches: sizes at which micro-batch clipping is measured.
-        sweep: what this case is one point of, and where: ("tokens", 128).
-        lean: leave out the slowest contestants and the exactness.
+        sweep: of which sweeps it is a point, and where: {"tokens": 128}; such cases have fewer contestants.
         shared: what the model takes as one row for all texts unless it is given.
     """
 
@@ -50,8 +49,7 @@ class Case:
     physical: int
     targets: Mapping[str, float] = field(default_factory=dict)
     micro_batches: tuple[int, ...] = (8, 16)
-    sweep: tuple[str, int] | None = None
-    lean: bool = False
+    sweep: Mapping[str, int] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
 
 
@@ -220,21 +218,27 @@ def _of_one_length(count: int, length: int) -> tuple[Example, ...]:
     return tuple(found)
 
 
-def _sweep(what: str, value: int, name: str, make: Callable[[Setting], Case]) -> dict[str, Callable[[Setting], Case]]:
-    return {name: lambda setting: replace(make(setting), name=name, sweep=(what, value), lean=True)}
+def _point(name: str, make: Callable[[Setting], Case], **sweep: int) -> dict[str, Callable[[Setting], Case]]:
+    return {name: lambda setting: replace(make(setting), name=name, sweep=sweep)}
 
 
 def cases(device: str) -> dict[str, Callable[[Setting], Case]]:
-    """All cases by name, as functions of the setting. The CPU's GPT-2 is a small one, as a step takes seconds."""
-    whole = {"minilm": minilm, "bilstm": bilstm, "lora": partial(minilm, lora=True)}
+    """All cases by name, as functions of the setting. The CPU's GPT-2 has a small batch, as a step takes seconds."""
+    whole: dict[str, Callable[[Setting], Case]] = {
+        "minilm": minilm,
+        "bilstm": bilstm,
+        "lora": partial(minilm, lora=True),
+    }
     if device == "cpu":
         whole |= {"gpt2": partial(gpt2, tokens=128, logical=4, physical=4)}
-        for tokens in (32, 64, 128):
-            whole |= _sweep("tokens", tokens, f"minilm-{tokens}", partial(minilm, tokens=tokens, logical=32))
-        for size in (8, 16, 32):
-            whole |= _sweep("physical batch", size, f"minilm-by-{size}", partial(minilm, physical=size))
+        half = partial(minilm, logical=32)
+        whole |= _point("minilm-64", half, tokens=64, physical_batch=16)
+        for tokens in (32, 128):
+            whole |= _point(f"minilm-{tokens}", partial(half, tokens=tokens), tokens=tokens)
+        for size in (8, 32):
+            whole |= _point(f"minilm-by-{size}", partial(half, physical=size), physical_batch=size)
         return whole
     whole |= {"gpt2": partial(gpt2, tokens=512), "gpt2-lora": partial(gpt2, tokens=512, lora=True)}
     for tokens, size in ((128, 16), (512, 16), (1024, 8), (2048, 4)):
-        whole |= _sweep("tokens", tokens, f"gpt2-{tokens}", partial(gpt2, tokens=tokens, physical=size))
+        whole |= _point(f"gpt2-{tokens}", partial(gpt2, tokens=tokens, physical=size), tokens=tokens)
     return whole

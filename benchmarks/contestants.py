@@ -39,7 +39,7 @@ class Contestant:
         kind: `plain`, `flat` (every example clipped to one norm), `layer-wise` or `micro-batch`.
         prepare: see above.
         fields: of trustnlp's plan, if it is trustnlp.
-        slow: left out where a case is lean.
+        extra: left out in sweeps.
         mend: what had to be done to let it run.
     """
 
@@ -47,7 +47,7 @@ class Contestant:
     kind: str
     prepare: Prepare
     fields: dict[str, Any] | None = None
-    slow: bool = False
+    extra: bool = False
     mend: str = ""
 
     @property
@@ -69,18 +69,24 @@ def contestants(case: Case) -> list[Contestant]:
     ]
     text = POSITIONS if case.shared else ""
     peers = [
-        Contestant("Opacus, hooks", "flat", opacus_hooks, slow=True, mend=text or OTHER_LSTM),
+        Contestant("Opacus, hooks", "flat", opacus_hooks, extra=True, mend=text or OTHER_LSTM),
         Contestant("Opacus, ghost", "flat", opacus_ghost, mend=text or OTHER_LSTM),
         Contestant("fastDP, all layers", "flat", partial(fast_dp, "all-layer"), mend=text),
-        Contestant("fastDP, layer-wise", "layer-wise", partial(fast_dp, "layer-wise"), mend=text),
+        Contestant("fastDP, layer-wise", "layer-wise", partial(fast_dp, "layer-wise"), extra=True, mend=text),
     ]
     found = [Contestant("plain", "plain", plain)]
     found += [
-        Contestant(f"trustnlp, {name}", kind, partial(private, fields), fields, slow="noise" in fields)
+        Contestant(
+            f"trustnlp, {name}",
+            kind,
+            partial(private, fields),
+            fields,
+            extra="noise" in fields or fields["clipping"] == dp.MicroBatchClipping(8, CLIP_NORM),
+        )
         for name, kind, fields in ours
     ]
     found += peers
-    return [contestant for contestant in found if not (case.lean and contestant.slow)]
+    return [contestant for contestant in found if not (case.sweep and contestant.extra)]
 
 
 def plan(case: Case, sigma: float, **fields: Any) -> dp.PrivacyPlan:

@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from trustnlp.dp import Clip, per_unit_clipped_sum
 from trustnlp.dp.clipping import ClippedSumFunction, examples
 
-ROUNDS, QUICK_ROUNDS = 7, 3
-EXACT_EXAMPLES = 8
+ROUNDS, QUICK_ROUNDS = 5, 2
+EXACT_EXAMPLES = 16
 NOISELESS = 1e-9  # of other libraries; trustnlp's plans have no room for so little
 QUICK = ("minilm", "bilstm")
 MEMORY_TARGETS = {"flat": 1.25, "layer-wise": 1.05, "micro-batch": 1.05}
@@ -85,7 +85,8 @@ def peak_memory(name: str, contestant: str, setting: Setting) -> int:
     tiny = cases(setting.device)[name](replace(setting, tiny=True))
     _named(tiny, contestant).prepare(tiny, torch.optim.Adam, 1.0)[1](0)  # libraries are loaded, threads are there
     case = cases(setting.device)[name](setting)
-    case = replace(case, logical=min(case.logical, 2 * case.physical))  # more physical batches need no more memory
+    # More physical batches need no more memory.
+    case = replace(case, logical=min(case.logical, max(2 * case.physical, *case.micro_batches)))
     gc.collect()
     before = _resident()
     step = _named(case, contestant).prepare(case, torch.optim.Adam, 1.0)[1]
@@ -104,7 +105,7 @@ def _resident() -> int:
 def exactness(name: str, contestant: str, setting: Setting) -> dict[str, Any]:
     """How many trained tensors get no gradient, and how far the gradient of one draw is from the exact one."""
     case = cases(setting.device)[name](setting)
-    logical, make = min(EXACT_EXAMPLES, case.logical), case.make
+    logical, make = min(case.logical, EXACT_EXAMPLES), case.make
     case = replace(case, make=lambda: without_dropout(make()), logical=logical, physical=logical // 2)
     chosen = _named(case, contestant)
     seen: list[tuple[Tensor, bool]] = []
@@ -157,9 +158,17 @@ def in_fresh_process(measure: Callable[..., Any], *arguments: object) -> tuple[A
     """What `measure` gives in a fork of this process, in which no tensor was computed yet; and its error, or ''."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         try:
-            return pool.submit(measure, *arguments).result(), ""
-        except Exception as error:
+            return pool.submit(_told, measure, *arguments).result()
+        except Exception as error:  # the process itself died
             return None, first_line(error)
+
+
+def _told(measure: Callable[..., Any], *arguments: object) -> tuple[Any, str]:
+    """Errors as text, since not all of them can be sent between processes."""
+    try:
+        return measure(*arguments), ""
+    except Exception as error:
+        return None, first_line(error)
 
 
 def first_line(error: BaseException) -> str:
@@ -188,7 +197,9 @@ def measure(names: Sequence[str], setting: Setting, rounds: int, *, memory: bool
         for row in rows:
             if row.get("memory") and rows[0]["memory"]:
                 row["memory_ratio"] = row["memory"] / rows[0]["memory"]
-        found.append({"case": name, "title": case.title, "sweep": case.sweep, "rounds": rounds, "contestants": rows})
+        found.append(
+            {"case": name, "title": case.title, "sweep": dict(case.sweep), "rounds": rounds, "contestants": rows}
+        )
     return found
 
 
@@ -199,7 +210,7 @@ def _apart(name: str, case: Case, setting: Setting) -> dict[str, dict[str, Any]]
         show(f"{name}: memory of {contestant.name}")
         memory, error = in_fresh_process(peak_memory, name, contestant.name, setting)
         found[contestant.name] = {"memory": memory, "memory_error": error}
-        if not case.lean and not error:
+        if not case.sweep and not error:
             checked, error = in_fresh_process(exactness, name, contestant.name, setting)
             found[contestant.name] |= checked or {"exactness_error": error}
     return found

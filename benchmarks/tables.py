@@ -116,7 +116,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     from matplotlib.patches import Patch
 
     bars = [case for case in found["cases"] if not case["sweep"]]
-    sweeps = sorted({case["sweep"][0] for case in found["cases"] if case["sweep"]})
+    sweeps = sorted({sweep for case in found["cases"] for sweep in case["sweep"]})
     heights = [0.3 * len(case["contestants"]) + 0.7 for case in bars] + [3.6] * bool(sweeps)
     figure = pyplot.figure(figsize=(12, sum(heights) + 1.1), layout="constrained")
     where = found["hardware"]
@@ -166,20 +166,21 @@ def _lines(axes: Any, cases: Sequence[Mapping[str, Any]], sweep: str) -> None:
     lines: dict[str, list[tuple[int, float]]] = {}
     colours = {}
     for case in cases:
-        for row in case["contestants"][1:] if case["sweep"] and case["sweep"][0] == sweep else []:
+        for row in case["contestants"][1:] if sweep in case["sweep"] else []:
             if "ratio" in row:
-                lines.setdefault(row["name"], []).append((case["sweep"][1], row["ratio"]))
+                lines.setdefault(row["name"], []).append((case["sweep"][sweep], row["ratio"]))
                 colours[row["name"]] = _colour(row)
     for marker, (name, line) in zip(itertools.cycle("os^Dv<>*"), lines.items()):
         axes.plot(*zip(*sorted(line), strict=True), marker=marker, label=name, color=colours[name], lw=1.8)
     axes.axhline(1, color=PLAIN, lw=1, ls="--")
-    axes.set_xlabel(sweep)
+    axes.set_xlabel(sweep.replace("_", " "))
     axes.set_xscale("log", base=2)
     ticks = sorted({place for line in lines.values() for place, _ in line})
     axes.set_xticks(ticks, map(str, ticks))
     axes.set_ylim(0.8, 1.45 * max((value for line in lines.values() for _, value in line), default=1))
-    name = next(case["case"].split("-")[0] for case in cases if case["sweep"] and case["sweep"][0] == sweep)
-    axes.set_title(f"{name}: time by {sweep}", fontsize=10, loc="left")
+    name = next(case["case"].split("-")[0] for case in cases if sweep in case["sweep"])
+    what = sweep.replace("_", " ")
+    axes.set_title(f"{name}: time by {what}", fontsize=10, loc="left")
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
 
