@@ -18,7 +18,7 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "jinja2": {"report/page.py"},
     "pydantic": {"report/gate.py"},
-    "transformers": {"models/existing.py", "models/pretrained.py", "models/transformer.py"},
+    "transformers": {"dp/trainer.py", "models/existing.py", "models/pretrained.py", "models/transformer.py"},
 }
 
 PUBLIC = {
@@ -37,6 +37,7 @@ PUBLIC = {
         "PoissonSampler",
         "PrivacyPlan",
         "PrivateStep",
+        "PrivateTrainer",
         "Quantile",
         "Statement",
         "Unit",

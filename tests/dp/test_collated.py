@@ -1,4 +1,5 @@
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,18 @@ class TestLoop:
         for batch in PLAN.batches(X, start=ledger.spent):
             step(batch)
         assert Ledger.read(tmp_path / "l").spent_epsilon() == PLAN.epsilon()
+
+    def test_users_are_drawn_and_clipped_as_one(self):
+        users = [number // 3 for number in range(30)]
+        plan = replace(PLAN, examples=10, expected_batch=2, unit="user")
+        model = linear()
+        step = plan.step(model, torch.optim.SGD(model.parameters(), 0.5), loss=of_tensors(model))
+        for batch in plan.batches(X, users=users):
+            step(batch)
+        assert step.ledger.spent_epsilon() == plan.epsilon()
+        other = plan.step(model, torch.optim.SGD(model.parameters(), 0.5), loss=of_tensors(model))
+        with pytest.raises(GuaranteeError, match="not by user"):
+            other(next(plan.batches(X[:10])))
 
     def test_other_data_draws_and_losses_are_refused(self):
         model = linear()

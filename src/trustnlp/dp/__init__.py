@@ -7,6 +7,8 @@ for draw in plan.sampler(streams):
 print(plan.statement())
 """
 
+from typing import TYPE_CHECKING, Any
+
 from trustnlp.dp.adaptive_thresholds import Quantile
 from trustnlp.dp.automatic_clipping import AutomaticClipping
 from trustnlp.dp.book_keeping import BookKeeping
@@ -21,6 +23,9 @@ from trustnlp.dp.sampling import PoissonSampler
 from trustnlp.dp.statement import Statement
 from trustnlp.dp.user_units import ByUser
 
+if TYPE_CHECKING:
+    from trustnlp.dp.trainer import PrivateTrainer
+
 __all__ = [
     "AutomaticClipping",
     "BookKeeping",
@@ -34,8 +39,18 @@ __all__ = [
     "PoissonSampler",
     "PrivacyPlan",
     "PrivateStep",
+    "PrivateTrainer",
     "Quantile",
     "Statement",
     "Unit",
     "per_unit_clipped_sum",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`PrivateTrainer`, whose import takes seconds, is imported where it is first used."""
+    if name == "PrivateTrainer":
+        from trustnlp.dp.trainer import PrivateTrainer
+
+        return PrivateTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -242,6 +242,7 @@ class PrivacyPlan:
         dataset: Any,
         *,
         collate: Callable[[list[Any]], Any] | None = None,
+        users: Sequence[Hashable] | None = None,
         start: int = 0,
         streams: Streams | None = None,
     ) -> Iterator[DrawnBatch]:
@@ -250,14 +251,17 @@ class PrivacyPlan:
         Args:
             dataset: with a length, and one example for every whole number below it; a list will do.
             collate: a list of examples -> tensors, in a tuple or dictionary; as PyTorch's DataLoader does if left out.
+            users: whose each example is, where the plan protects users; see `user_units.ByUser`.
             start: the first step; `ledger.spent` of a run that is resumed.
             streams: of the draws; of a secret seed that nothing keeps if left out.
         """
         from torch.utils.data import default_collate
 
         from trustnlp.dp.collated import Collated, DrawnBatch, secret_streams
+        from trustnlp.dp.user_units import ByUser
 
-        data = Collated(dataset, collate or default_collate)
+        examples = Collated(dataset, collate or default_collate)
+        data = examples if users is None else ByUser(examples, users)
         sampler = self.sampler(streams or secret_streams())
         return (DrawnBatch(data, sampler.draw(step)) for step in range(start, self.steps))
 

@@ -41,18 +41,20 @@ def rules_for(model: nn.Module, parameters: Parameters) -> tuple[list[Rule], lis
     """The rules that cover each of `parameters` exactly once, and what they cannot cover, in words."""
     trained = set(parameters.values())
     layers: dict[tuple[Any, ...], list[nn.Module]] = defaultdict(list)
-    missing = []
+    refused = []
     for name, module in model.named_modules():
         own = [parameter for parameter in module.parameters(recurse=False) if parameter in trained]
         reason = _refusal(module) if own else ""
         if reason:
-            missing.append(f"{name or 'the model itself'} ({type(module).__name__}): {reason}")
+            refused.append((own, f"{name or 'the model itself'} ({type(module).__name__}): {reason}"))
         elif own:
             layers[_name(module), module.extra_repr(), *map(id, own)].append(module)
     rules = [_RULES[name](modules, trained) for (name, *_), modules in layers.items()]
     tied, shared = _tied(rules)
     alone = [rule for rule in rules if not any(rule in pair for pair in tied)]
     covered = {parameter for rule in rules for parameter in rule.trained.values()}
+    # A module may hold a parameter only to share it with a layer inside; where it uses it too, the tape notices.
+    missing = [reason for own, reason in refused if not covered.issuperset(own)]
     missing += [f"{name}: shared by different layers" for name, p in parameters.items() if p in shared]
     if not missing and covered != trained:
         missing.append("parameters outside all layers")
