@@ -230,14 +230,13 @@ def cases(device: str) -> dict[str, Callable[[Setting], Case]]:
         "lora": partial(minilm, lora=True),
     }
     if device == "cpu":
-        whole |= {"gpt2": partial(gpt2, tokens=128, logical=4, physical=4)}
         half = partial(minilm, logical=32)
         whole |= _point("minilm-64", half, tokens=64, physical_batch=16)
         for tokens in (32, 128):
             whole |= _point(f"minilm-{tokens}", partial(half, tokens=tokens), tokens=tokens)
         for size in (8, 32):
             whole |= _point(f"minilm-by-{size}", partial(half, physical=size), physical_batch=size)
-        return whole
+        return whole | {"gpt2": partial(gpt2, tokens=128, logical=4, physical=4)}
     whole |= {"gpt2": partial(gpt2, tokens=512), "gpt2-lora": partial(gpt2, tokens=512, lora=True)}
     for tokens, size in ((128, 16), (512, 16), (1024, 8), (2048, 4)):
         whole |= _point(f"gpt2-{tokens}", partial(gpt2, tokens=tokens, physical=size), tokens=tokens)

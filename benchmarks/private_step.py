@@ -24,7 +24,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -178,11 +178,10 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
-def measure(names: Sequence[str], setting: Setting, rounds: int, *, memory: bool) -> list[dict[str, Any]]:
-    """All figures of the cases, JSON-able."""
+def measure(names: Sequence[str], setting: Setting, rounds: int, *, memory: bool) -> Iterator[dict[str, Any]]:
+    """All figures of each case, JSON-able."""
     whole = {name: cases(setting.device)[name] for name in names}
     apart = {name: _apart(name, whole[name](setting), setting) if memory else {} for name in names}
-    found = []
     for name in names:
         case = whole[name](setting)
         show(f"{name}: {rounds} rounds")
@@ -197,10 +196,13 @@ def measure(names: Sequence[str], setting: Setting, rounds: int, *, memory: bool
         for row in rows:
             if row.get("memory") and rows[0]["memory"]:
                 row["memory_ratio"] = row["memory"] / rows[0]["memory"]
-        found.append(
-            {"case": name, "title": case.title, "sweep": dict(case.sweep), "rounds": rounds, "contestants": rows}
-        )
-    return found
+        yield {
+            "case": name,
+            "title": case.title,
+            "sweep": dict(case.sweep),
+            "rounds": rounds,
+            "contestants": rows,
+        }
 
 
 def _apart(name: str, case: Case, setting: Setting) -> dict[str, dict[str, Any]]:
@@ -243,11 +245,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     setting = Setting(options.device, options.dtype, options.tiny)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    found = {"hardware": hardware(setting), "cases": measure(names, setting, rounds, memory=not options.no_memory)}
+    found: dict[str, Any] = {"hardware": hardware(setting), "cases": []}
+    for case in measure(names, setting, rounds, memory=not options.no_memory):
+        found["cases"].append(case)  # written after every case, so that an interrupted run is not lost
+        for path, write in outputs(options, found).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path)
     print(markdown(found))
-    for path, write in outputs(options, found).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path)
 
 
 def outputs(options: argparse.Namespace, found: dict[str, Any]) -> dict[Path, Callable[[Path], object]]:
