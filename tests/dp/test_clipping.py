@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad
 
 from trustnlp.dp import per_unit_clipped_sum
-from trustnlp.dp.clipping import examples
+from trustnlp.dp.clipping import Unit, examples
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.protocol import Batch
 
@@ -153,3 +154,22 @@ class TestPerUnitClippedSum:
     def test_bad_clip_norms_are_refused(self, clip_norm):
         with pytest.raises(ArgumentError, match="clip_norm"):
             clipped(Tagger(), Texts.random(1), [0], clip_norm)
+
+
+class TestLargeUnits:
+    @pytest.mark.parametrize("physical_batch", [1, 3, 7, 99])
+    def test_parts_of_a_unit_are_clipped_as_one(self, physical_batch):
+        model, texts, sizes = Tagger(), Texts.random(9), []
+
+        def loss(batch):
+            sizes.append(len(batch))
+            return model.loss(batch)
+
+        units = [Unit(np.arange(7), 0.5), Unit(np.array([], int)), Unit(np.array([7, 8]))]
+        arguments = (texts, units, trainable(model), clip_of(model, 0.1))
+        found = per_unit_clipped_sum(model, loss, *arguments, physical_batch)
+        assert max(sizes) <= physical_batch
+        whole = per_unit_clipped_sum(model, model.loss, *arguments)
+        assert torch.allclose(flat(found.gradients), flat(whole.gradients), rtol=1e-12)
+        assert torch.allclose(found.norms, whole.norms, rtol=1e-6)
+        assert found.mean_loss == pytest.approx(whole.mean_loss)

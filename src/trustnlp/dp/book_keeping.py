@@ -30,12 +30,12 @@ which are kept here. With reentrance, PyTorch itself refuses the gradients that 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +104,10 @@ class BookKeeping:
         if situation != self._situation:
             self._plan(model, loss, data, parameters, clip)
             self._situation = situation
+
+        def slowly(some: Sequence[Unit]) -> ClippedSum:
+            return per_unit_clipped_sum(model, loss, data, some, parameters, clip, self.physical_batch)
+
         if not self.fallback:
             batches, large = packed(units, self.physical_batch)
             try:
@@ -111,35 +115,11 @@ class BookKeeping:
             except UnsupportedUseError as error:
                 self._fall_back(str(error))
             else:
-                return self._with_large(found, batches, large, model, loss, data, units, parameters, clip)
-        return per_unit_clipped_sum(model, loss, data, units, parameters, clip, self.physical_batch)
-
-    def _with_large(
-        self,
-        found: ClippedSum,
-        batches: Sequence[UnitRows],
-        large: Sequence[int],
-        model: nn.Module,
-        loss: LossFunction,
-        data: Encoded,
-        units: Sequence[Unit],
-        parameters: Parameters,
-        clip: Clip,
-    ) -> ClippedSum:
-        """The clipped sum with the units that are larger than a physical batch, norms in the order of `units`."""
-        numbers = [number for part in batches for number in part.numbers]
-        norms = found.norms.new_zeros(len(units), len(clip.thresholds))
-        norms[numbers] = found.norms
-        if not large:
-            return ClippedSum(found.gradients, norms, found.mean_loss)
-        alone = [units[number] for number in large]
-        more = per_unit_clipped_sum(model, loss, data, alone, parameters, clip, self.physical_batch)
-        for name, total in found.gradients.items():
-            total.add_(more.gradients[name])
-        norms[list(large)] = more.norms.to(norms)
-        counts = [sum(len(units[i].rows) for i in part) for part in (numbers, large)]
-        means = np.nan_to_num([found.mean_loss, more.mean_loss])  # of no example: NaN, with weight 0
-        return ClippedSum(found.gradients, norms, float(np.average(means, weights=counts)))
+                parts = [([number for part in batches for number in part.numbers], found)]
+                if large:
+                    parts.append((large, slowly([units[number] for number in large])))
+                return _together(units, parts)
+        return slowly(units)
 
     def _plan(self, model: nn.Module, loss: LossFunction, data: Encoded, parameters: Parameters, clip: Clip) -> None:
         self.fallback = ""
@@ -266,6 +246,22 @@ class _Pass:
                     rule.drop()
         for rule in self._groups[group]:
             self._tapes[rule].close()
+
+
+def _together(units: Sequence[Unit], parts: Sequence[tuple[list[int], ClippedSum]]) -> ClippedSum:
+    """One clipped sum of several, each of the units with these numbers, and norms in the order of `units`."""
+    first = parts[0][1]
+    norms = first.norms.new_zeros(len(units), first.norms.shape[1])
+    losses, count = 0.0, 0
+    for numbers, part in parts:
+        norms[numbers] = part.norms.to(norms)
+        rows = sum(len(units[number].rows) for number in numbers)
+        losses += part.mean_loss * rows if rows else 0.0
+        count += rows
+        if part is not first:
+            for name, total in first.gradients.items():
+                total.add_(part.gradients[name])
+    return ClippedSum(first.gradients, norms, losses / count if count else math.nan)
 
 
 def _refuse_other_uses(parameters: Parameters) -> None:
