@@ -150,7 +150,7 @@ class TestPerUnitClippedSum:
         with pytest.raises(GuaranteeError, match="no clipping bounds"):
             clipped(model, texts, [0], 1.0, loss=loss)
 
-    @pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan, math.inf])
+    @pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan, math.inf, 1e-50])
     def test_bad_clip_norms_are_refused(self, clip_norm):
         with pytest.raises(ArgumentError, match="clip_norm"):
             clipped(Tagger(), Texts.random(1), [0], clip_norm)

@@ -59,3 +59,12 @@ class TestFlatClipping:
     def test_its_words_name_norm_and_quantile(self):
         assert FlatClipping(0.5).describe("example") == "the gradient of one example clipped to L2 norm 0.5"
         assert "at first, following the 30% quantile" in FlatClipping(0.5, Quantile(0.3)).describe("example")
+
+
+def test_a_subclass_may_bound_less_than_it_says_and_is_no_clipping_of_a_plan():
+    class Loose(FlatClipping):
+        def factors(self, norms, thresholds):
+            return torch.ones_like(norms)
+
+    with pytest.raises(ArgumentError, match="clipping"):
+        PrivacyPlan(100, 10, 10, 1.0, 1e-3, clipping=Loose())

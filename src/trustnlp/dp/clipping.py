@@ -31,6 +31,7 @@ from trustnlp.models.protocol import Batch, Encoded
 if TYPE_CHECKING:
     from trustnlp.dp.adaptive_thresholds import Quantile
 
+_LEAST = 1e-30  # below, a threshold may be 0 in single precision, and 0 / 0 clips nothing
 LossFunction = Callable[[Batch], Tensor]
 Parameters = Mapping[str, nn.Parameter]
 
@@ -120,6 +121,8 @@ class Clip:
     def __post_init__(self) -> None:
         for value in self.thresholds.tolist():
             checks.positive("clip_norm", value)
+            if value < _LEAST:
+                raise ArgumentError("clip_norm", f"{_LEAST:g} or more, as single precision needs it", value)
         if set(self.groups.values()) != set(range(len(self.thresholds))):
             rule = f"one of {len(self.thresholds)} groups for each parameter, and no group without one"
             raise ArgumentError("groups", rule, sorted(set(self.groups.values())))

@@ -278,7 +278,7 @@ def _check_draw(plan: PrivacyPlan, draw: Draw, spent: int) -> None:
             "give all data and the draws of plan.sampler(streams), or what plan.batches gives",
         )
     source = draw.source
-    if not isinstance(source, PoissonSampler) or source != plan.sampler(source.streams):
+    if type(source) is not PoissonSampler or source != plan.sampler(source.streams):
         raise GuaranteeError(
             f"the draw comes from {type(source).__name__}, not from this plan's sampler",
             "draw with plan.sampler(streams); shuffled batches are not Poisson batches",

@@ -80,8 +80,9 @@ _UNITS = {
 }
 _SOURCES = {
     "seeded": "pseudo-random and computed from the run's seed, in floating point. Whoever knows the seed can compute "
-    "the noise and the draws again and undo the protection: keep the seed secret, and never train on two versions of "
-    "the data with one seed. It does not withstand attacks on floating-point rounding.",
+    "the noise and the draws again and undo the protection: keep the seed secret. Two runs of one plan and one seed "
+    "share their noise, whatever else differs (data, learning rate, first weights): publish one of them at most. It "
+    "does not withstand attacks on floating-point rounding.",
     "secure": "from a cryptographic generator (AES-256 in counter mode) whose key comes from the operating system and "
     "is never stored, rounded to a public grid against attacks on floating point. The draws still come from the run's "
     "seed, and the guarantee rests on their secrecy too: keep the seed secret.",
