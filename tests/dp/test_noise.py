@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trustnlp.dp.noise import GaussianNoise, SeededNoise
+from trustnlp.dp.noise import SeededNoise
 from trustnlp.dp.secure_noise import SecureNoise
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
@@ -221,13 +221,3 @@ class TestOnADevice:
         host = {"one": torch.full((400_001,), 5.0)}
         SecureNoise(KEY).release_(host, 0, {"one": 1.0}, 3.0)
         torch.testing.assert_close(sums["one"].cpu(), host["one"])
-
-
-class TestGaussianNoise:
-    def test_it_adds_what_was_asked_and_refuses_a_used_block(self):
-        tensors = {"one": torch.zeros(20_000)}
-        noise = GaussianNoise(2.0, Streams(0))
-        noise.add_(tensors, 4)
-        assert stats.kstest(tensors["one"].numpy() / 2.0, "norm").pvalue > 1e-3
-        with pytest.raises(GuaranteeError, match="block 4 was used before"):
-            noise.add_(tensors, 4)

@@ -215,38 +215,3 @@ def _deal(chunks: Iterator[Chunk], hands: int) -> list[list[Chunk]]:
     for chunk, hand in zip(chunks, itertools.cycle(dealt), strict=False):
         hand.append(chunk)
     return dealt
-
-
-class GaussianNoise:
-    """Independent N(0, std^2) for every coordinate; block b depends on the streams and b alone.
-
-    The generator is PyTorch's own, seeded: reproducible, and not cryptographic.
-
-    Args:
-        std: standard deviation, sigma * clip_norm.
-        streams: of which the stream `noise` is used.
-    """
-
-    def __init__(self, std: float, streams: Streams) -> None:
-        self.std = checks.positive("std", std)
-        self._streams = streams
-        self._next = 0
-
-    def add_(self, tensors: Mapping[str, Tensor], block: int) -> None:
-        """Adds the noise of `block` to the tensors, in place.
-
-        Raises:
-            GuaranteeError: this block, or a later one, has been used already.
-        """
-        if block < self._next:
-            raise GuaranteeError(
-                f"noise block {block} was used before, and noise used twice can be subtracted",
-                "take block numbers from the ledger",
-            )
-        self._next = block + 1
-        generators: dict[torch.device, torch.Generator] = {}
-        for tensor in tensors.values():
-            device = tensor.device
-            if device not in generators:
-                generators[device] = self._streams.torch("noise", block, device=str(device))
-            tensor.add_(torch.empty_like(tensor).normal_(0.0, self.std, generator=generators[device]))
