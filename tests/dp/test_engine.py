@@ -132,6 +132,51 @@ class TestPrivateStep:
         assert not torch.equal(weights(model), before)
 
 
+class TestSecureNoise:
+    PLAN = replace(PLAN, noise="secure")
+
+    def test_it_is_of_the_planned_size_and_never_the_same(self):
+        two = [update(self.PLAN, model=Tagger(width=16)) for _ in range(2)]
+        spread = float((two[0] - two[1]).std()) / (2**0.5 * 0.5 / 4)
+        assert abs(spread - 1) < 5 / math.sqrt(2 * len(two[0]))
+
+    def test_draws_are_still_those_of_the_seed(self):
+        draws = [plan.sampler(STREAMS).draw(3).indices for plan in (PLAN, self.PLAN)]
+        assert np.array_equal(*draws)
+
+
+class TestTruncatedDraws:
+    def test_a_run_keeps_within_the_cap_and_spends_the_plan(self):
+        plan = replace(PLAN, sampling="truncated-poisson", largest_batch=9)
+        sizes = []
+
+        def spy(model, loss, data, units, parameters, clip):
+            sizes.append(len(units))
+            return per_unit_clipped_sum(model, loss, data, units, parameters, clip)
+
+        step = trained(plan, clipped_sum=spy)[2]
+        assert max(sizes) <= 9
+        assert step.ledger.spent_epsilon() == plan.epsilon()
+
+
+class TestOptimizers:
+    """What an optimizer makes of noisy gradients is post-processing; every one of these is welcome."""
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, weight_decay=0.1),
+            lambda p, lr: torch.optim.AdamW(p, lr, foreach=True),
+            lambda p, lr: torch.optim.Adam(p, lr, fused=True),
+        ],
+    )
+    def test_momentum_decay_foreach_and_fused_pass(self, optimizer):
+        _, step = prepared(optimizer=optimizer)
+        for number in range(2):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(number))
+        assert step.ledger.spent == 2
+
+
 class TestRefusals:
     def test_draws_of_other_samplers(self):
         _, step = prepared()
@@ -145,6 +190,39 @@ class TestRefusals:
             with pytest.raises(GuaranteeError, match="not from this plan's sampler"):
                 step(TEXTS, draw)
         assert step.ledger.spent == 0
+
+    def test_draws_that_were_not_truncated_and_the_reverse(self):
+        plan = replace(PLAN, sampling="truncated-poisson", largest_batch=15)
+        for own, other in ((plan, PLAN), (PLAN, plan)):
+            _, step = prepared(own)
+            with pytest.raises(GuaranteeError, match="not from this plan's sampler"):
+                step(TEXTS, other.sampler(STREAMS).draw(0))
+
+    def test_batches_of_a_data_loader(self):
+        _, step = prepared()
+        loader = torch.utils.data.DataLoader(list(range(20)), batch_size=4)
+        with pytest.raises(GuaranteeError, match="no draw"):
+            step(TEXTS, next(iter(loader)))
+        with pytest.raises(GuaranteeError, match="DataLoader gives no chosen examples"):
+            step(loader, PLAN.sampler(STREAMS).draw(0))
+
+    def test_gradients_accumulated_outside(self):
+        model, step = prepared()
+        model.loss(TEXTS.batch([0])).sum().backward()
+        with pytest.raises(GuaranteeError, match="left gradients"):
+            step(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        assert step.ledger.spent == 0
+
+    def test_several_optimizers(self):
+        model = Tagger()
+        two = [torch.optim.SGD(part.parameters(), 0.1) for part in (model.lstm, model.head)]
+        for optimizer in two:
+            with pytest.raises(GuaranteeError, match="lacks trainable parameters"):
+                PLAN.step(model, optimizer, streams=STREAMS)
+
+    def test_data_parallel(self):
+        with pytest.raises(GuaranteeError, match="DataParallel adds up"):
+            prepared(model=nn.DataParallel(Tagger()))
 
     def test_draws_that_were_tampered_with(self):
         _, step = prepared()

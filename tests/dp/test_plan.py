@@ -117,6 +117,12 @@ class TestPrivacyPlan:
         assert PrivacyPlan.from_json(plan.to_json()) == plan
         assert plan.sampler(Streams(0)).largest_batch == 68
 
+    def test_clippings_with_fields_of_others_are_refused(self):
+        fields = PLAN.as_dict()
+        adaptive = {"kind": "automatic", "stability": 0.01, "adapt": {"quantile": 0.5, "rate": 0.2, "share": 0.1}}
+        with pytest.raises(ArgumentError, match="fields of a PrivacyPlan"):
+            PrivacyPlan.from_dict({**fields, "clipping": adaptive})
+
     def test_events_are_those_of_the_steps_one_by_one(self):
         plan = replace(PLAN, noise_decay=0.9, steps=47)
         assert plan.events() == tuple(map(plan.event, range(47)))

@@ -31,6 +31,44 @@ class TestTrainableParameters:
         with pytest.raises(GuaranteeError, match="without a shape"):
             validation.trainable_parameters(nn.LazyLinear(3))
 
+    @pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+    def test_quantised_and_complex_ones_are_refused(self, dtype):
+        model = nn.Module()
+        model.weight = nn.Parameter(torch.zeros(3).to(dtype))
+        with pytest.raises(GuaranteeError, match=r"weight.*; freeze them"):
+            validation.trainable_parameters(model)
+
+    def test_a_frozen_quantised_base_is_left_alone(self):
+        model = Tagger()
+        model.base = nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+        assert "base" not in validation.trainable_parameters(model)
+
+
+class TestRefuseUnsoundForms:
+    @pytest.mark.parametrize("wrap", [lambda m: m, nn.Sequential])
+    def test_wrappers_that_add_up_unclipped_gradients(self, wrap):
+        with pytest.raises(GuaranteeError, match=r"DataParallel adds up.*; give the model inside"):
+            validation.refuse_unsound_forms(wrap(nn.DataParallel(nn.Linear(2, 2))))
+
+    def test_merged_adapters(self):
+        peft = pytest.importorskip("peft")
+        model = peft.get_peft_model(nn.Sequential(nn.Linear(3, 2)), peft.LoraConfig(r=1, target_modules=["0"]))
+        validation.refuse_unsound_forms(model)
+        model.merge_adapter()
+        with pytest.raises(GuaranteeError, match=r"merged into its weights.*unmerge"):
+            validation.refuse_unsound_forms(model)
+        model.unmerge_adapter()
+        validation.refuse_unsound_forms(model)
+
+
+class TestRefuseGradients:
+    def test_what_another_backward_has_left(self):
+        model = Tagger()
+        validation.refuse_gradients(validation.trainable_parameters(model))
+        model.head(torch.ones(1, 4).double()).sum().backward()
+        with pytest.raises(GuaranteeError, match=r"left gradients \(head.weight, head.bias\)"):
+            validation.refuse_gradients(validation.trainable_parameters(model))
+
 
 class TestRefuseMixingLayers:
     @pytest.mark.parametrize(
@@ -59,6 +97,11 @@ class TestCheckOptimizer:
 
     def test_exactly_the_parameters_pass(self):
         validation.check_optimizer(torch.optim.SGD(self.model.parameters(), 0.1), self.parameters)
+
+    @pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, torch.optim.SparseAdam])
+    def test_optimizers_that_want_other_gradients_are_refused(self, optimizer):
+        with pytest.raises(GuaranteeError, match="one dense noisy gradient"):
+            validation.check_optimizer(optimizer(list(self.model.parameters())), self.parameters)
 
     def test_missing_ones_are_refused(self):
         with pytest.raises(GuaranteeError, match=r"lacks .*head.weight"):

@@ -91,7 +91,7 @@ class PrivacyPlan:
         sampling: how a draw is made: `poisson`, or `truncated-poisson`, which keeps a draw within `largest_batch`.
         accountant: who computes epsilon.
         noise: where it comes from: `seeded` can be computed again by whoever knows the seed, `secure` by nobody.
-        largest_batch: B >= L, of truncated draws alone; so large that at most 1% of them are truncated.
+        largest_batch: B >= L, of truncated draws alone; at most 1% of them may be truncated, and L + 6 sqrt(L) is free.
 
     Raises:
         ArgumentError: a field breaks its rule.
