@@ -85,6 +85,13 @@ def private(folder, plan=PLAN, model=None, rows=ROWS, seed=0, trainer=PrivateTra
     )
 
 
+def masking(rows):
+    ids = torch.tensor([row["input_ids"] for row in rows])
+    chosen = (torch.rand(ids.shape) < 0.4) & (ids > 0)
+    mask = torch.tensor([row["attention_mask"] for row in rows])
+    return {"input_ids": ids.masked_fill(chosen, 1), "attention_mask": mask, "labels": ids.where(chosen, -100)}
+
+
 def weights(trainer):
     return parameters_to_vector(trainer.model.parameters()).detach()
 
@@ -233,12 +240,6 @@ class TestPrivateTrainer:
         assert not torch.equal(model.classifier.weight, bert().classifier.weight)
 
     def test_masks_drawn_by_the_collator(self, tmp_path):
-        def masking(rows):
-            ids = torch.tensor([row["input_ids"] for row in rows])
-            chosen = (torch.rand(ids.shape) < 0.4) & (ids > 0)
-            mask = torch.tensor([row["attention_mask"] for row in rows])
-            return {"input_ids": ids.masked_fill(chosen, 1), "attention_mask": mask, "labels": ids.where(chosen, -100)}
-
         trainer = private(tmp_path, model=bert(BertForMaskedLM), data_collator=masking)
         trainer.train()
         assert trainer.ledger.spent == 10
@@ -273,6 +274,16 @@ class Interrupt(TrainerCallback):
             raise RuntimeError("crash")
 
 
+class StopAt(TrainerCallback):
+    """Ends the training after `step` steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step == self.step
+
+
 OPTIONS = {"save_strategy": "steps", "save_steps": 4, "learning_rate": 0.01}
 
 
@@ -281,12 +292,7 @@ class TestResume:
         plan = replace(PLAN, clipping=LayerwiseClipping())  # thresholds that adapt are in the checkpoint too
         whole = private(tmp_path / "whole", plan, **OPTIONS)
         whole.train()
-
-        class StopAt(TrainerCallback):
-            def on_step_end(self, args, state, control, **_):
-                control.should_training_stop = state.global_step == 4
-
-        private(tmp_path / "parts", plan, callbacks=[StopAt()], **OPTIONS).train()
+        private(tmp_path / "parts", plan, callbacks=[StopAt(4)], **OPTIONS).train()
         assert Ledger.read(tmp_path / "parts/ledger.jsonl").spent == 4
         resumed = private(tmp_path / "parts", plan, model=bert(), **OPTIONS)
         resumed.train(resume_from_checkpoint=True)
@@ -357,6 +363,19 @@ class TestRefusals:
     def test_arguments_against_the_plan(self, tmp_path, fields, message):
         with pytest.raises((ArgumentError, GuaranteeError), match=message):
             private(tmp_path, **fields)
+
+    @pytest.mark.parametrize("name", ["fsdp", "deepspeed", "parallelism_config"])
+    def test_models_in_parts(self, tmp_path, name):
+        args = arguments(tmp_path)
+        setattr(args, name, object())
+        with pytest.raises(GuaranteeError, match=r"hold it in parts.*fully_shard in a loop of your own"):
+            PrivateTrainer(model=bert(), args=args, train_dataset=ROWS, privacy=PLAN)
+
+    def test_a_model_that_was_sharded_before(self, tmp_path):
+        model = bert()
+        model.classifier.weight.placements = ()
+        with pytest.raises(GuaranteeError, match="hold it in parts"):
+            private(tmp_path, model=model)
 
     def test_data_that_cannot_be_drawn_from(self, tmp_path):
         with pytest.raises(GuaranteeError, match="map-style"):

@@ -4,8 +4,10 @@
                    ── optimizer.step, scheduler, logs, evaluation, checkpoints: Trainer's own
                    ── on_optimizer_step ──> PrivateStep.settle
 
-What the loop calls a batch is only the number of a step; which examples it has is drawn by the plan. This is the only
-module of private training that imports transformers.
+What the loop calls a batch is only the number of a step; which examples it has is drawn by the plan. Started by
+torchrun, all processes take each step together (see `distributed`), and rank 0 alone has the ledger's file. Trainer
+wraps the model in `DistributedDataParallel` there: that gives all ranks the weights of rank 0 and does no more, as
+nothing calls the wrapper. This is the only module of private training that imports transformers.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from trustnlp.dp import accounting
+from trustnlp.dp.clipping import ClippedSum, ClippedSumFunction
 from trustnlp.dp.collated import Collated, secret_streams
+from trustnlp.dp.distributed import Ranks
 from trustnlp.dp.engine import PrivateStep
 from trustnlp.dp.ledger import FILE_NAME, Ledger
 from trustnlp.dp.plan import PrivacyPlan
@@ -46,17 +50,17 @@ class PrivateTrainer(Trainer):
     such as TensorBoard; and whatever is computed from the evaluation set.
 
     The plan decides the number of steps and the examples of each. `per_device_train_batch_size` is how many go
-    through the model at a time; `max_grad_norm` is not used, since the plan clips every example instead. A ledger in
-    `args.output_dir` is charged before each step. A run that is resumed goes on at the ledger's count: steps that
-    were charged but whose weights were lost pass without an update.
+    through the model of a process at a time; `max_grad_norm` is not used, since the plan clips every example instead.
+    A ledger in `args.output_dir` is charged before each step. A run that is resumed goes on at the ledger's count:
+    steps that were charged but whose weights were lost pass without an update.
 
     Args:
         model, args, others, named: as `Trainer` takes them; `args` is not changed.
         privacy: the plan, for exactly as many examples (or users) as `train_dataset` has.
         loss: one loss per example, collated batch -> (B,); the model's own, made per example, if left out.
         users: whose each example is, where the plan protects users; see `user_units.ByUser`.
-        streams: of the noise and the draws. If left out they come from a seed that is drawn secretly by each process
-            and kept nowhere: whoever knows the seed can subtract the noise. `args.seed` never decides them.
+        streams: of the noise and the draws. If left out they come from a seed that is drawn secretly, by rank 0 for
+            all, and kept nowhere: whoever knows the seed can subtract the noise. `args.seed` never decides them.
 
     Raises:
         ArgumentError: an argument that contradicts the plan, or no loss for this kind of model.
@@ -86,6 +90,7 @@ class PrivateTrainer(Trainer):
         self._checkpoint: str | None = None
         self._losses: list[float] = []
         self._refuse_own_hooks()
+        self._refuse_shards()
         if self.train_dataset is not None:
             _check_data(self._by_user(Collated(self.train_dataset)), privacy)
         self.add_callback(_Hooks(self))
@@ -96,18 +101,35 @@ class PrivateTrainer(Trainer):
         Raises:
             GuaranteeError: the ledger in `args.output_dir` has steps of another plan, or of a run that is not resumed.
         """
-        path = Path(self.args.output_dir) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger.open(path, self.privacy)
-        if self.ledger.spent and not resume_from_checkpoint:
-            raise GuaranteeError(
-                f"{path} has {self.ledger.spent} of {self.privacy.steps} steps spent by a run before this one",
-                "go on with it by train(resume_from_checkpoint=True), or give another output_dir: "
-                "what two runs publish adds up",
-            )
+        ranks = self._ranks()
+        with ranks.together():
+            first = ranks.rank == 0
+            ledger = self._opened(bool(resume_from_checkpoint)) if first else Ledger.in_memory(self.privacy)
+        self.ledger = ranks.ledger(ledger)
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         self._checkpoint, self._step = last or None, None
         return super().train(resume_from_checkpoint, *others, **named)
+
+    def _ranks(self) -> Ranks:
+        ranks = Ranks.of_process(self.args.device)
+        if ranks.size != self.args.world_size:
+            raise GuaranteeError(
+                f"{ranks.size} processes were joined, but Trainer knows of {self.args.world_size}: all would write",
+                "start them by torchrun, and leave the joining to Trainer",
+            )
+        return ranks
+
+    def _opened(self, go_on: bool) -> Ledger:
+        path = Path(self.args.output_dir) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger.open(path, self.privacy)
+        if ledger.spent and not go_on:
+            raise GuaranteeError(
+                f"{path} has {ledger.spent} of {self.privacy.steps} steps spent by a run before this one",
+                "go on with it by train(resume_from_checkpoint=True), or give another output_dir: "
+                "what two runs publish adds up",
+            )
+        return ledger
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item, without content, for every step of an epoch: the plan draws the examples."""
@@ -148,9 +170,13 @@ class PrivateTrainer(Trainer):
         clipped_sum = self.privacy.clipping.sum_function()
         if hasattr(clipped_sum, "physical_batch"):
             clipped_sum.physical_batch = self.args.per_device_train_batch_size
+        ranks, ledger = self._ranks(), self.ledger or Ledger.in_memory(self.privacy)
+        if not ranks.alone:
+            clipped_sum = _apart(clipped_sum, streams.child("chance", ledger.spent), ranks.rank)
         step = self.privacy.step(
-            model, self.optimizer, streams=streams, ledger=self.ledger, loss=loss, clipped_sum=clipped_sum
+            model, self.optimizer, streams=streams, ledger=ledger, loss=loss, clipped_sum=clipped_sum
         )
+        self.ledger = step.ledger
         if self._checkpoint:
             _restore(step, Path(self._checkpoint))
         return step
@@ -162,8 +188,9 @@ class PrivateTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss to show in an evaluation: the mean of the per-example losses where they were given."""
+        del num_items_in_batch  # with it, Trainer multiplies the loss by the number of processes for most models
         if self._given_loss is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, inputs, return_outputs)
         loss = self._given_loss(inputs).mean()
         return (loss, model(**inputs)) if return_outputs else loss
 
@@ -208,6 +235,12 @@ class PrivateTrainer(Trainer):
         if getattr(type(self), "_get_train_sampler", None) is not getattr(Trainer, "_get_train_sampler", None):
             raise GuaranteeError("a sampler of one's own is not the plan's", "remove _get_train_sampler")
 
+    def _refuse_shards(self) -> None:
+        """Refuses models in parts, whoever asked for them: arguments, accelerate's settings, or the model itself."""
+        by_accelerate = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.accelerator.parallelism_config
+        if by_accelerate or any(hasattr(parameter, "placements") for parameter in self.model.parameters()):
+            raise GuaranteeError(*_NO_SHARDS)
+
 
 class _Hooks(TrainerCallback):
     """What happens after the optimizer's step, and in every checkpoint's folder."""
@@ -227,6 +260,23 @@ class _Hooks(TrainerCallback):
         if step is not None and args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             save_state(folder / _STATE, {"thresholds": step.state()["thresholds"]})
+
+
+def _apart(clipped_sum: ClippedSumFunction, chance: Streams, rank: int) -> ClippedSumFunction:
+    """`clipped_sum` with dropout and random masks of each rank's own from its first call on.
+
+    Were they the same on all ranks, what falls on an example would depend on which others were drawn beside it. Until
+    then they are the same, as ranks compare their data, which a collate function may mask at random.
+    """
+    seeds = iter([chance.key("rank", rank) % 2**32])
+
+    def sums(*args: Any, **named: Any) -> ClippedSum:
+        for seed in seeds:
+            set_seed(seed)
+        return clipped_sum(*args, **named)
+
+    set_seed(chance.key("all") % 2**32)
+    return sums
 
 
 def _restore(step: PrivateStep, checkpoint: Path) -> None:
@@ -280,15 +330,16 @@ def _planned(args: TrainingArguments, plan: PrivacyPlan) -> TrainingArguments:
     return planned
 
 
+_NO_SHARDS = (
+    "PrivateTrainer holds a whole model on every process, and FSDP, DeepSpeed and their kind hold it in parts",
+    "leave them out, or shard the model by fully_shard in a loop of your own with plan.step",
+)
+
 # What is refused, why, and what to do instead.
 _UNSOUND: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda a: a.fp16, "fp16 scales losses, and scaled gradients are clipped to nothing", "use bf16=True"),
     (lambda a: a.n_gpu > 1, "DataParallel mixes the gradients of several GPUs", "set CUDA_VISIBLE_DEVICES to one GPU"),
-    (
-        lambda a: a.world_size > 1 or a.deepspeed or a.fsdp,
-        "PrivateTrainer trains in one process",
-        "train in one process, or in a loop of your own with plan.step, which torchrun can start",
-    ),
+    (lambda a: a.deepspeed or a.fsdp or a.parallelism_config, *_NO_SHARDS),
     (
         lambda a: a.auto_find_batch_size,
         "auto_find_batch_size starts the training over after it has released steps",
