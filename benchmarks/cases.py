@@ -200,6 +200,7 @@ def bilstm(setting: Setting, *, tokens: int = 20, logical: int = 256, physical: 
         logical,
         physical,
         {"flat": 1.5, "layer-wise": 1.4, "micro-batch": 1.1},
+        (8, 16) if setting.tiny else (8, 16, physical),
     )
 
 
@@ -226,6 +227,7 @@ def cases(device: str) -> dict[str, Callable[[Setting], Case]]:
     """All cases by name, as functions of the setting. The CPU's GPT-2 has a small batch, as a step takes seconds."""
     whole: dict[str, Callable[[Setting], Case]] = {
         "minilm": minilm,
+        "minilm-256": lambda setting: replace(minilm(setting, logical=256), name="minilm-256"),
         "bilstm": bilstm,
         "lora": partial(minilm, lora=True),
     }

@@ -81,4 +81,4 @@ def test_a_table_and_a_plot_are_named_by_date_and_hardware(folder: Path, found: 
 def test_unknown_cases_are_refused() -> None:
     done = run("--case", "maxilm")
     assert done.returncode == 2
-    assert "must be one of minilm, bilstm" in done.stderr
+    assert "must be one of minilm, minilm-256, bilstm" in done.stderr
