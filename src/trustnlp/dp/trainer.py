@@ -89,6 +89,7 @@ class PrivateTrainer(Trainer):
         self._step: PrivateStep | None = None
         self._checkpoint: str | None = None
         self._losses: list[float] = []
+        self._released = False
         self._refuse_own_hooks()
         self._refuse_shards()
         if self.train_dataset is not None:
@@ -107,7 +108,7 @@ class PrivateTrainer(Trainer):
             ledger = self._opened(bool(resume_from_checkpoint)) if first else Ledger.in_memory(self.privacy)
         self.ledger = ranks.ledger(ledger)
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
-        self._checkpoint, self._step = last or None, None
+        self._checkpoint, self._step, self._released = last or None, None, False
         return super().train(resume_from_checkpoint, *others, **named)
 
     def _ranks(self) -> Ranks:
@@ -151,6 +152,7 @@ class PrivateTrainer(Trainer):
         if number < self._step.resume_at(number):
             return torch.tensor(math.nan, device=self.args.device)  # lost in a crash, and not to be released again
         loss = self._step.release(self._data, self._sampler.draw(number))
+        self._released = True
         if math.isfinite(loss):  # an empty draw has none
             self._losses.append(loss)
         return torch.tensor(loss, device=self.args.device)
@@ -250,9 +252,10 @@ class _Hooks(TrainerCallback):
 
     def on_optimizer_step(self, *_: Any, **named: Any) -> None:
         del named
-        if self._trainer._step is not None:
-            rates = [group["lr"] for group in self._trainer.optimizer.param_groups]
-            self._trainer._step.settle(must_move=any(rates))
+        trainer = self._trainer
+        if trainer._step is not None and trainer._released:  # steps that pass without an update settle nothing
+            trainer._step.settle(must_move=any(group["lr"] for group in trainer.optimizer.param_groups))
+            trainer._released = False
 
     def on_save(self, args: Any, state: Any, *_: Any, **named: Any) -> None:
         del named
