@@ -181,7 +181,6 @@ class TestCalibrate:
             (1, 1e-5, Event(0.1, 1.0, 60)),
             (0.1, 1e-6, Event(0.02, 1.0, 256)),
             (3, 1e-5, Event(0.5, 1.0, 5)),
-            (2, 1e-5, Event(0.1, 1.0, 30, 1000, 130)),
         ],
     )
     def test_it_spends_the_budget_and_no_more(self, target, delta, event):

@@ -72,7 +72,7 @@ class TestNoiseDecay:
         assert sigmas == pytest.approx([sigmas[0] * 0.8 ** (step // 10) for step in range(30)])
 
     def test_the_largest_batch_under_decay(self):
-        plan = solve(steps=9, noise_multiplier=6.0, noise_decay=0.9, clipping=FlatClipping(0.5))
+        plan = solve(steps=3, noise_multiplier=3.0, noise_decay=0.8, clipping=FlatClipping(0.5))
         assert plan.epsilon() <= 2
 
     def test_truncation_is_calibrated_for(self):
