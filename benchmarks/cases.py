@@ -189,7 +189,7 @@ def bilstm(setting: Setting, *, tokens: int = 20, logical: int = 256, physical: 
     """trustnlp's joint tagger, a BiLSTM over hashed words and characters, on sentences of one length."""
     options = {"buckets": 64, "width": 8, "hidden": 6, "char_width": 4, "char_filters": 4} if setting.tiny else {}
     if setting.tiny:
-        tokens, logical, physical = 6, 16, 4
+        tokens, logical, physical = 6, 64, 16
     corpus = Corpus("sentences of one length", _of_one_length(10 * logical, tokens))
     data = models.build("bilstm", corpus, streams=STREAMS, **options).encode(corpus.train, for_training=True)
     return Case(
@@ -200,7 +200,7 @@ def bilstm(setting: Setting, *, tokens: int = 20, logical: int = 256, physical: 
         logical,
         physical,
         {"flat": 1.5, "layer-wise": 1.4, "micro-batch": 1.1},
-        (8, 16) if setting.tiny else (8, 16, physical),
+        (8, 16, 64),
     )
 
 
