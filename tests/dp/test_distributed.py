@@ -99,6 +99,17 @@ class TestRanks:
         assert sorted(unit for share in shares for unit in share) == list(range(count))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
+    def test_chance_is_every_ranks_own_and_goes_on_alike_afterwards(self):
+        inside, after = [], []
+        for rank in range(2):
+            with torch.random.fork_rng():
+                torch.manual_seed(3)
+                with Ranks(rank, 2).own_chance(torch.device("cpu")):
+                    inside.append(torch.rand(4))
+                after.append(torch.rand(4))
+        assert not torch.equal(*inside)
+        assert torch.equal(*after)
+
     def test_a_process_of_its_own_waits_for_nobody(self):
         alone = Ranks.of_process(torch.device("cpu"))
         assert alone.alone

@@ -178,6 +178,16 @@ class TestOptimizers:
 
 
 class TestRefusals:
+    def test_a_settle_without_a_release(self):
+        _, step = prepared()
+        with pytest.raises(GuaranteeError, match="no gradient was released"):
+            step.settle()
+        step.release(TEXTS, PLAN.sampler(STREAMS).draw(0))
+        step._optimizer.step()
+        step.settle()
+        with pytest.raises(GuaranteeError, match="no gradient was released"):
+            step.settle()
+
     def test_draws_of_other_samplers(self):
         _, step = prepared()
         for sampler in (

@@ -94,6 +94,18 @@ class Ranks:
         return units[self.rank :: self.size]
 
     @contextmanager
+    def own_chance(self, device: torch.device) -> Iterator[None]:
+        """A block in which PyTorch's global generators, of the CPU and of `device`, are this rank's own.
+
+        Dropout must fall on every example independently. Were the generators equal on all ranks, one mask would fall
+        on an example of each, and which ones would depend on who else was drawn.
+        """
+        common = int(torch.randint(2**62, ()))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(Streams(common).key("rank", self.rank))
+            yield
+
+    @contextmanager
     def together(self) -> Iterator[None]:
         """A block that all ranks leave together, or none does: it raises on every rank where it has raised on one.
 
@@ -233,7 +245,8 @@ class Distributed:
         Raises:
             GuaranteeError: a loss or a gradient that is not finite, on any rank.
         """
-        with self.ranks.together():
+        device = next(iter(parameters.values())).device
+        with self.ranks.together(), self.ranks.own_chance(device):
             own = self.inner(model, loss, data, self.ranks.mine(units), parameters, clip)
         norms, mean_loss = self.figures(own, units)
         return ClippedSum(self.ranks.add(own.gradients), norms, mean_loss)

@@ -93,6 +93,7 @@ class PrivateStep:
         self._probed: set[bool] = set()
         self._moved = False
         self._before: list[torch.Tensor] = []
+        self._open = False  # whether a gradient was released that is not settled yet
         self._left: validation.Fingerprint | None = None
         validation.check_optimizer(optimizer, self._parameters)
         self.ledger = self._ranks.ledger(ledger)
@@ -142,6 +143,7 @@ class PrivateStep:
             parameter.grad = sharding.as_gradient(clipped.gradients[name], parameter)
         self._before = [] if self._moved else [parameter.detach().clone() for parameter in self._parameters.values()]
         self._left = validation.fingerprint(self._parameters.values())
+        self._open = True
         return clipped.mean_loss
 
     def settle(self, must_move: bool = True) -> None:
@@ -151,8 +153,11 @@ class PrivateStep:
             must_move: whether weights that have not moved are a mistake, and not a learning rate of 0.
 
         Raises:
-            GuaranteeError: no step has moved anything yet.
+            GuaranteeError: no gradient was released since the last time, or no step has moved anything yet.
         """
+        if not self._open:
+            raise GuaranteeError("no gradient was released since the last settle", "call release before each settle")
+        self._open = False
         if self._before and must_move:
             validation.check_moved(self._before, list(self._parameters.values()))
             self._moved = True

@@ -50,7 +50,8 @@ class Sharded(Distributed):
         clip: Clip,
     ) -> ClippedSum:
         """See `Distributed.__call__`."""
-        with self.ranks.together(), gathered(model):
+        device = next(iter(parameters.values())).device
+        with self.ranks.together(), self.ranks.own_chance(device), gathered(model):
             held = dict(model.named_parameters())
             whole = {name: held[name] for name in parameters}
             own = self.inner(model, loss, data, self.ranks.mine(units), whole, clip)
