@@ -266,10 +266,10 @@ class _Hooks(TrainerCallback):
 
 
 def _apart(clipped_sum: ClippedSumFunction, chance: Streams, rank: int) -> ClippedSumFunction:
-    """`clipped_sum` with dropout and random masks of each rank's own from its first call on.
+    """`clipped_sum` with Python's and NumPy's generators of each rank's own from its first call on.
 
-    Were they the same on all ranks, what falls on an example would depend on which others were drawn beside it. Until
-    then they are the same, as ranks compare their data, which a collate function may mask at random.
+    Were they the same on all ranks, what a collate function masks at random would depend on which others were drawn
+    beside an example. Until then they are the same, as ranks compare their data. The step sees to PyTorch's itself.
     """
     seeds = iter([chance.key("rank", rank) % 2**32])
 
