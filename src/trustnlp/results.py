@@ -44,6 +44,9 @@ class Verdict(StrEnum):
     DISPARITY = "disparity"
     BIASED_SPLIT = "biased split"
     NO_BIAS_FOUND = "no bias found"
+    CONSISTENT = "consistent"
+    VIOLATED = "violated"
+    UNINFORMATIVE = "uninformative"
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
     INSUFFICIENT_EVIDENCE = "insufficient evidence"
@@ -64,6 +67,9 @@ _TONES = {
     Verdict.DISPARITY: Tone.BAD,
     Verdict.BIASED_SPLIT: Tone.BAD,
     Verdict.NO_BIAS_FOUND: Tone.GOOD,
+    Verdict.CONSISTENT: Tone.GOOD,
+    Verdict.VIOLATED: Tone.BAD,
+    Verdict.UNINFORMATIVE: Tone.UNKNOWN,
     Verdict.REPRODUCED: Tone.GOOD,
     Verdict.NOT_REPRODUCED: Tone.BAD,
     Verdict.INSUFFICIENT_EVIDENCE: Tone.UNKNOWN,
