@@ -39,6 +39,7 @@ class Case:
         micro_batches: sizes at which micro-batch clipping is measured.
         sweep: of which sweeps it is a point, and where: {"tokens": 128}; such cases have fewer contestants.
         shared: what the model takes as one row for all texts unless it is given.
+        peers: whether other libraries take part.
     """
 
     name: str
@@ -51,15 +52,17 @@ class Case:
     micro_batches: tuple[int, ...] = (8, 16)
     sweep: Mapping[str, int] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    peers: bool = True
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how everything runs; `tiny` shrinks models and batches to try the benchmark itself."""
+    """Where and how everything runs, and beside whom; `tiny` shrinks models and batches to try the benchmark itself."""
 
     device: str = "cpu"
     dtype: str = "float32"
     tiny: bool = False
+    peers: bool = True
 
     def precision(self) -> AbstractContextManager[object]:
         """The context of every forward pass: autocast unless all is in float32."""
@@ -224,7 +227,16 @@ def _point(name: str, make: Callable[[Setting], Case], **sweep: int) -> dict[str
 
 
 def cases(device: str) -> dict[str, Callable[[Setting], Case]]:
-    """All cases by name, as functions of the setting. The CPU's GPT-2 has a small batch, as a step takes seconds."""
+    """All cases by name, as functions of the setting."""
+    return {name: partial(_with_peers, make) for name, make in _makers(device).items()}
+
+
+def _with_peers(make: Callable[[Setting], Case], setting: Setting) -> Case:
+    return replace(make(setting), peers=setting.peers)
+
+
+def _makers(device: str) -> dict[str, Callable[[Setting], Case]]:
+    """The CPU's GPT-2 has a small batch, as a step takes seconds."""
     whole: dict[str, Callable[[Setting], Case]] = {
         "minilm": minilm,
         "minilm-256": lambda setting: replace(minilm(setting, logical=256), name="minilm-256"),

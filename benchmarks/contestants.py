@@ -85,7 +85,7 @@ def contestants(case: Case) -> list[Contestant]:
         )
         for name, kind, fields in ours
     ]
-    found += peers
+    found += peers if case.peers else []
     return [contestant for contestant in found if not (case.sweep and contestant.extra)]
 
 

@@ -231,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="toy models, to try the benchmark itself")
     parser.add_argument("--rounds", type=int, help=f"counted rounds, {ROUNDS} if left out")
     parser.add_argument("--no-memory", action="store_true", help="time alone")
+    parser.add_argument("--no-peers", action="store_true", help="trustnlp beside the plain step alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of autocast")
     parser.add_argument("--threads", type=int, help="of PyTorch; its own choice if left out")
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--case must be one of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    setting = Setting(options.device, options.dtype, options.tiny)
+    setting = Setting(options.device, options.dtype, options.tiny, not options.no_peers)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     found: dict[str, Any] = {"hardware": hardware(setting), "cases": []}
     for case in measure(names, setting, rounds, memory=not (options.no_memory or options.quick)):

@@ -26,7 +26,8 @@ def hardware(setting: Setting) -> dict[str, Any]:
     cuda = setting.device == "cuda"
     processor = torch.cuda.get_device_name() if cuda else _processor()
     threads = [] if cuda else [f"{torch.get_num_threads()}-threads"]
-    parts = [date.today().isoformat(), processor, *threads, setting.dtype]
+    peers = [] if setting.peers else ["without-peers"]
+    parts = [date.today().isoformat(), processor, *threads, setting.dtype, *peers]
     return {
         "name": re.sub(r"[^a-z0-9-]+", "-", "-".join(parts).lower()),
         "date": parts[0],
