@@ -18,7 +18,13 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "jinja2": {"report/page.py"},
     "pydantic": {"report/gate.py"},
-    "transformers": {"dp/trainer.py", "models/existing.py", "models/pretrained.py", "models/transformer.py"},
+    "transformers": {
+        "dp/trainer.py",
+        "models/existing.py",
+        "models/language_model.py",
+        "models/pretrained.py",
+        "models/transformer.py",
+    },
 }
 
 PUBLIC = {
@@ -57,11 +63,13 @@ PUBLIC = {
     "trustnlp.models": [
         "History",
         "LabelModel",
+        "LanguageModel",
         "NLUModel",
         "PlainStep",
         "Predictions",
         "ShuffledBatches",
         "build",
+        "build_language_model",
         "evaluate",
         "fit",
         "load",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trustnlp.models.existing import load_checkpoint as load_checkpoint
     from trustnlp.models.heads import LabelModel as LabelModel
     from trustnlp.models.heads import NLUModel as NLUModel
+    from trustnlp.models.language_model import LanguageModel as LanguageModel
+    from trustnlp.models.language_model import build_language_model as build_language_model
     from trustnlp.models.training import History as History
     from trustnlp.models.training import PlainStep as PlainStep
     from trustnlp.models.training import ShuffledBatches as ShuffledBatches
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "History": "training",
     "LabelModel": "heads",
+    "LanguageModel": "language_model",
     "NLUModel": "heads",
     "PlainStep": "training",
     "Predictions": "evaluation",
     "ShuffledBatches": "training",
     "build": "builder",
+    "build_language_model": "language_model",
     "evaluate": "evaluation",
     "fit": "training",
     "load": "checkpoint",

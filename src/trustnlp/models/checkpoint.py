@@ -13,15 +13,25 @@ from safetensors.torch import load_file, save_file
 from trustnlp import files
 from trustnlp.data.encoding import Subwords
 from trustnlp.errors import ModelError
+from trustnlp.models import language_model
 from trustnlp.models.builder import rebuild
 from trustnlp.models.heads import NLUModel
+from trustnlp.models.language_model import LanguageModel
 
 FORMAT = "trustnlp model 1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+_WITH_TOKENIZER = ("pretrained", language_model.KIND)
 
 
-def save(model: NLUModel, folder: str | Path) -> None:
-    """Writes the model. `config.json` comes last and names the weights' hash, so a torn folder never loads."""
+def save(model: NLUModel | LanguageModel, folder: str | Path) -> None:
+    """Writes the model. `config.json` comes last and names the weights' hash, so a torn folder never loads.
+
+    Raises:
+        ModelError: a language model that was trained elsewhere, of which only Transformers can write what it needs.
+    """
+    if not model.config:
+        reason = f"a {type(model).__name__} cannot be built again by trustnlp"
+        raise ModelError(reason, "use model.model.save_pretrained")
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with files.whole(folder / WEIGHTS) as part:
@@ -41,7 +51,7 @@ def is_ours(folder: str | Path) -> bool:
         return False
 
 
-def load(folder: str | Path) -> NLUModel:
+def load(folder: str | Path) -> NLUModel | LanguageModel:
     """The model that `save` wrote, bit for bit, in evaluation mode and on the CPU.
 
     Raises:
@@ -57,9 +67,10 @@ def load(folder: str | Path) -> NLUModel:
     try:
         if files.sha256(folder / WEIGHTS) != config.pop("weights_sha256"):
             raise ModelError(f"{str(folder / WEIGHTS)!r} does not belong to its {CONFIG}", "train and save it again")
-        tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8") if config["kind"] == "pretrained" else None
+        tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8") if config["kind"] in _WITH_TOKENIZER else None
         with torch.random.fork_rng(devices=[]):
-            model = rebuild(config, tokenizer)
+            again = language_model.rebuild if config["kind"] == language_model.KIND else rebuild
+            model = again(config, tokenizer)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise ModelError(f"{str(folder)!r} cannot be loaded ({error})", "train and save it again") from error

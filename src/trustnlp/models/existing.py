@@ -1,6 +1,6 @@
 """Existing Hugging Face checkpoints, audited without training.
 
-Shape legend: B batch, P pieces, T words, K labels, S tags, V vocabulary.
+Shape legend: B batch, P pieces, T words, K labels, S tags.
 
 A checkpoint is taken for the task it was trained for, as its `architectures` and its weights say. A checkpoint
 without the head of a task is refused: Transformers would draw that head at random, and an audit of it would be
@@ -9,12 +9,12 @@ an audit of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -25,14 +25,15 @@ from transformers import (
 
 from trustnlp import checks
 from trustnlp.data.corpus import Example
-from trustnlp.data.encoding import NO_TARGET, Schema, Subwords
+from trustnlp.data.encoding import Schema, Subwords
 from trustnlp.errors import ModelError
 from trustnlp.models import checkpoint
 from trustnlp.models.encoded import Split
-from trustnlp.models.heads import LabelModel, cross_entropies, word_mask
+from trustnlp.models.heads import LabelModel
+from trustnlp.models.language_model import LanguageModel, piece_logits
 from trustnlp.models.pretrained import open_config, open_subwords, open_weights, pad_of
 from trustnlp.models.protocol import Batch
-from trustnlp.models.transformer import at_words
+from trustnlp.models.transformer import at_words, looked_up, piece_vectors
 
 CLASSIFICATION, TAGGING, LANGUAGE_MODEL = "classification", "tagging", "language-model"
 _HEADS = {
@@ -69,43 +70,24 @@ class ExistingLabeller(LabelModel):
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """`label` (B, K), or `tags` (B, T, S) read at each word's first piece."""
-        logits = _forward(self.model, batch)
+        logits = piece_logits(self.model, batch)
         return {"tags": at_words(logits, batch.inputs["first"])} if self.schema.tags else {"label": logits}
 
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, P, D) of pieces, without their positions."""
+        return piece_vectors(self.model, inputs["pieces"])
 
-class ExistingLanguageModel(nn.Module):
-    """A causal language model; a text's loss is the mean negative log-likelihood of its tokens, in nats.
-
-    Every token but the first is predicted from those before it. Where the tokenizer puts no special token at the
-    front, the first token is context only, and a text of one token has no loss.
-    """
-
-    def __init__(self, model: PreTrainedModel, encoding: Subwords) -> None:
-        super().__init__()
-        self.model = model
-        self.encoding = encoding
-
-    def encode(self, examples: Sequence[Example], for_training: bool = False) -> Split:
-        """The texts, ready for `loss`; labels and tags are not read.
-
-        Raises:
-            ModelError: `for_training`, and a text of fewer than two tokens.
-        """
-        inputs = self.encoding.encode([example.text for example in examples])
-        return Split(examples, inputs, Schema((), ()), for_training=for_training, scored=inputs.spans > 1)
-
-    def logits(self, batch: Batch) -> dict[str, Tensor]:
-        """`pieces` (B, P-1, V): scores of the second piece and on."""
-        return {"pieces": _forward(self.model, batch)[:, :-1]}
-
-    def loss(self, batch: Batch) -> Tensor:
-        """(B,) mean negative log-likelihood per predicted token, in nats."""
-        following = batch.inputs["pieces"][:, 1:].long()
-        real = word_mask(batch.inputs["spans"] - 1, following.shape[1])
-        return cross_entropies(self.logits(batch), {"pieces": following.masked_fill(~real, NO_TARGET)})
+    def logits_of_vectors(self, vectors: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`logits` of the batch's texts with `vectors`, shaped as `embed` makes them, in place of their own."""
+        with looked_up(self.model, vectors):
+            return self.logits(batch)
 
 
-def load_checkpoint(source: str | Path, task: str | None = None) -> LabelModel | ExistingLanguageModel:
+class ExistingLanguageModel(LanguageModel):
+    """A causal language model that was trained elsewhere."""
+
+
+def load_checkpoint(source: str | Path, task: str | None = None) -> LabelModel | LanguageModel:
     """The trained model at `source`, a Hugging Face folder or hub name, or a folder that trustnlp wrote.
 
     Args:
@@ -161,13 +143,6 @@ def _whole(source: str | Path, auto: Any) -> PreTrainedModel:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_of(model.config)  # classifiers on decoders look for the last real piece
     return model
-
-
-def _forward(model: PreTrainedModel, batch: Batch) -> Tensor:
-    pieces = batch.inputs["pieces"]
-    mask = word_mask(batch.inputs["spans"], pieces.shape[1])
-    logits: Tensor = model(input_ids=pieces.long(), attention_mask=mask.long()).logits
-    return logits
 
 
 def _names(config: PretrainedConfig) -> tuple[str, ...]:
