@@ -83,6 +83,17 @@ def test_a_text_of_one_token_has_no_language_model_loss(copied):
         model.encode(examples, for_training=True)
 
 
+@pytest.mark.parametrize("name", ["classifier", "decoder-classifier", "tagger"])
+def test_a_checkpoint_is_read_by_its_vectors(folders, name):
+    model = models.load_checkpoint(folders[name])
+    batch = model.encode(TRAIN).batch([0, 5, 7])  # padded: a decoder looks for the last real piece
+    (found,) = model.logits_of_vectors(model.embed(batch.inputs), batch).values()
+    (expected,) = model.logits(batch).values()
+    assert torch.equal(found, expected)
+    (without,) = model.logits_of_vectors(torch.zeros_like(model.embed(batch.inputs)), batch).values()
+    assert not torch.allclose(without, expected)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(("name", "head"), [("bare", "BertModel"), ("masked", "BertForMaskedLM")])
     def test_no_task_head(self, folders, name, head):

@@ -63,6 +63,20 @@ class TestPerExampleLoss:
     def test_no_layer_mixes_examples(self, made, kind):
         assert not [m for m in made[kind].modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase)]
 
+    def test_is_read_by_its_vectors(self, made, kind):
+        model, batch = made[kind], made[kind].encode(TRAIN).batch([0, 5, 3])
+        vectors, expected = model.embed(batch.inputs), model.logits(batch)
+        found = model.logits_of_vectors(vectors, batch)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        turned = model.logits_of_vectors(vectors.flip(1), batch)
+        assert not torch.allclose(turned["label"], expected["label"])
+
+    def test_a_vector_depends_on_its_word_alone(self, made, kind):
+        inputs = made[kind].encode([Example("play some jazz"), Example("will it rain jazz")]).batch([0, 1]).inputs
+        places = inputs["first"][[0, 1], [2, 3]] if "first" in inputs else torch.tensor([2, 3])
+        one, other = made[kind].embed(inputs)[[0, 1], places]
+        torch.testing.assert_close(one, other)
+
     def test_keeps_the_contract_by_type(self, made, kind):
         assert isinstance(made[kind], TextModel)
 
@@ -87,6 +101,14 @@ def test_scores_without_gradient_do_not_round_to_zero():
     assert cross_entropies(logits, targets).item() == 0
     with torch.no_grad():
         assert cross_entropies(logits, targets).item() == pytest.approx(math.exp(-30), rel=1e-6)
+
+
+def test_a_model_in_double_precision_has_losses_in_double_precision():
+    logits = {"label": torch.tensor([[30.0, 0.0]], dtype=torch.float64, requires_grad=True)}
+    loss = cross_entropies(logits, {"label": torch.tensor([0])})
+    assert loss.item() == pytest.approx(math.exp(-30), rel=1e-6)
+    (slope,) = torch.autograd.grad(loss, logits["label"])
+    assert slope.abs().min() > 0
 
 
 @pytest.mark.parametrize(
@@ -145,6 +167,13 @@ class TestWithACRF:
         encoded = model.encode(TRAIN)
         scored = models.predict(model, encoded).losses
         assert scored == pytest.approx(model.loss(encoded.batch(range(len(TRAIN)))).tolist(), rel=1e-5)
+
+    def test_scores_without_tags_have_the_labels_loss_alone(self):
+        model = with_crf()
+        batch = model.encode(TRAIN).batch([2, 7])
+        scores = {"label": model.logits(batch)["label"]}
+        expected = F.cross_entropy(scores["label"], batch.targets["label"], reduction="none")
+        torch.testing.assert_close(model.losses_of(scores, batch), expected)
 
     def test_an_example_without_tags_has_the_labels_loss_alone(self):
         model = with_crf()

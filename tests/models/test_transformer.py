@@ -9,7 +9,7 @@ from transformers import BertModel
 from trustnlp import models
 from trustnlp.data.corpus import Example
 from trustnlp.errors import ArgumentError
-from trustnlp.models.transformer import TransformerOptions, at_words, mean
+from trustnlp.models.transformer import TransformerOptions, at_words, looked_up, mean
 from trustnlp.randomness import Streams
 
 
@@ -78,3 +78,13 @@ def test_a_text_that_tokenises_to_nothing_is_answered_but_has_no_loss(copied):
     found = models.predict(model, model.encode([Example("\x00", "music", ("O",)), TRAIN[0]]))
     assert found.tags[0] == ("O",)
     assert np.isnan(found.losses).tolist() == [True, False]
+
+
+def test_vectors_are_looked_up_only_inside(made):
+    model, batch = made["pretrained"], made["pretrained"].encode(TRAIN).batch([0, 5])
+    before = model.backbone(batch.inputs).text
+    with looked_up(model.backbone.encoder, torch.zeros(2, 8, 16)):
+        assert not torch.equal(model.backbone(batch.inputs).text, before)
+    with pytest.raises(RuntimeError), looked_up(model.backbone.encoder, torch.zeros(2, 9, 16)):
+        model.backbone(batch.inputs)
+    assert torch.equal(model.backbone(batch.inputs).text, before)

@@ -68,9 +68,14 @@ class BiLSTM(Backbone):
         self.backwards = nn.LSTM(self.words.width, options.hidden, batch_first=True)
         self.width = 2 * options.hidden
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Hidden:
-        """Hidden states of words and text."""
-        vectors = self.dropout(self.words(inputs))
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, T, D) of words."""
+        vectors: Tensor = self.words(inputs)
+        return vectors
+
+    def read(self, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states of words and text; of `inputs`, only `lengths` (B,) is read."""
+        vectors = self.dropout(vectors)
         lengths = inputs["lengths"]
         ahead, _ = self.forwards(vectors)
         back, _ = self.backwards(reverse(vectors, lengths))

@@ -29,7 +29,10 @@ class Hidden(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A module that reads inputs into `Hidden` of `width`; no layer of it may mix the examples of a batch."""
+    """A module that reads inputs into `Hidden` of `width`; no layer of it may mix the examples of a batch.
+
+    It reads in two steps, so that an attack can put vectors between them that belong to no word.
+    """
 
     width: int
 
@@ -37,6 +40,18 @@ class Backbone(nn.Module):
         """Hidden states; what stands at padding is never read."""
         hidden: Hidden = super().__call__(inputs)
         return hidden
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states of words and text."""
+        return self.read(self.embed(inputs), inputs)
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, T, D) of words, or (B, P, D) of pieces, each of which depends on its own word or piece alone."""
+        raise NotImplementedError
+
+    def read(self, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states of texts whose words, or pieces, have these vectors; `inputs` says how long they are."""
+        raise NotImplementedError
 
 
 class LabelModel(nn.Module):
@@ -65,13 +80,24 @@ class LabelModel(nn.Module):
         """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
         raise NotImplementedError
 
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, T, D) of words, or (B, P, D) of pieces, each of which depends on its own word or piece alone."""
+        raise NotImplementedError
+
+    def logits_of_vectors(self, vectors: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`logits` of the batch's texts with `vectors`, shaped as `embed` makes them, in place of their own."""
+        raise NotImplementedError
+
     def best_tags(self, scores: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) numbers of the tags answered for `tags` logits (B, T, S); beyond `lengths` (B,) they mean nothing."""
         del lengths
         return scores.argmax(-1)
 
     def losses_of(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """(B,) cross-entropy of the label plus the mean over words of the tags' cross-entropy, in nats."""
+        """(B,) cross-entropy of the label plus the mean over words of the tags' cross-entropy, in nats.
+
+        What `logits` leaves out has no loss.
+        """
         return cross_entropies(logits, batch.targets)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -112,7 +138,17 @@ class NLUModel(LabelModel):
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
-        hidden = self.backbone(batch.inputs)
+        return self._answers(self.backbone(batch.inputs))
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, T, D) of words, or (B, P, D) of pieces, each of which depends on its own word or piece alone."""
+        return self.backbone.embed(inputs)
+
+    def logits_of_vectors(self, vectors: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`logits` of the batch's texts with `vectors`, shaped as `embed` makes them, in place of their own."""
+        return self._answers(self.backbone.read(vectors, batch.inputs))
+
+    def _answers(self, hidden: Hidden) -> dict[str, Tensor]:
         scores = {}
         if self.label_head is not None:
             scores["label"] = self.label_head(hidden.text)
@@ -129,7 +165,7 @@ class NLUModel(LabelModel):
 
     def losses_of(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """(B,) cross-entropy of the label plus that of the tags, in nats per word; a CRF's is of the whole sequence."""
-        if self.crf is None:
+        if self.crf is None or "tags" not in logits:
             return super().losses_of(logits, batch)
         lengths, tags = batch.inputs["lengths"], batch.targets["tags"]
         sequences = self.crf(_wide(logits["tags"]), tags.clamp(min=0), lengths) / lengths
@@ -142,13 +178,14 @@ def cross_entropies(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor])
     """(B,) sum over `label` and `tags` of the cross-entropy, each a mean over its targets, in nats.
 
     Training scores in float32. Without gradients scores are float64, since attacks rank by losses that float32
-    rounds to 0.
+    rounds to 0; so they are of a model that computes in float64.
     """
     return torch.stack([_cross_entropy(logits[name], targets[name]) for name in logits]).sum(0)
 
 
 def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if torch.is_grad_enabled() else logits.double()
+    narrowest = torch.float32 if torch.is_grad_enabled() else torch.float64
+    return logits.to(torch.promote_types(logits.dtype, narrowest))
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ Shape legend: B batch, T words, P pieces, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,13 @@ class Transformer(Backbone):
         self.encoder.embeddings.word_embeddings.requires_grad_(False)
         self.width = options.width
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Hidden:
-        """Hidden states of words and text."""
-        vectors = self.words(inputs)
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, T, D) of words, without their positions."""
+        vectors: Tensor = self.words(inputs)
+        return vectors
+
+    def read(self, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states of words and text; of `inputs`, only `lengths` (B,) is read."""
         mask = word_mask(inputs["lengths"], vectors.shape[1])
         states = self.encoder(inputs_embeds=vectors, attention_mask=mask.long()).last_hidden_state
         return Hidden(states, mean(states, mask))
@@ -105,6 +110,34 @@ class PretrainedEncoder(Backbone):
         mask = word_mask(inputs["spans"], pieces.shape[1])
         states = self.dropout(self.encoder(input_ids=pieces, attention_mask=mask.long()).last_hidden_state)
         return Hidden(at_words(states, inputs["first"]), mean(states, mask))
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Vectors (B, P, D) of pieces, without their positions."""
+        return piece_vectors(self.encoder, inputs["pieces"])
+
+    def read(self, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Hidden:
+        """Hidden states of words and text."""
+        with looked_up(self.encoder, vectors):
+            return self(inputs)
+
+
+def piece_vectors(model: PreTrainedModel, pieces: Tensor) -> Tensor:
+    """Vectors (B, P, D) of `pieces` (B, P) in the table of a Hugging Face model."""
+    vectors: Tensor = model.get_input_embeddings()(pieces)
+    return vectors
+
+
+@contextmanager
+def looked_up(model: PreTrainedModel, vectors: Tensor) -> Iterator[None]:
+    """Inside, the model's table answers `vectors` (B, P, D), whatever pieces it is asked for.
+
+    Right for every architecture, where `inputs_embeds` is not: some tell padding or positions by the pieces.
+    """
+    handle = model.get_input_embeddings().register_forward_hook(lambda *_: vectors)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def mean(states: Tensor, mask: Tensor) -> Tensor:
