@@ -48,6 +48,13 @@ class TestCanary:
         assert every == list(canary.candidates())
         assert every == sorted(every, key=lambda candidate: [alphabet.index(token) for token in candidate])
 
+    @given(st.lists(st.sampled_from(COLOURS), min_size=1, max_size=3))
+    def test_candidates_are_numbered(self, secret):
+        canary = Canary(("the", "word", "is"), tuple(secret), None, None, 1, COLOURS)
+        assert list(canary.candidates())[canary.number] == canary.secret == canary.candidate(canary.number)
+        with pytest.raises(ArgumentError, match="'number' must be"):
+            canary.candidate(canary.space)
+
     def test_four_digits_are_ten_thousand_candidates(self):
         canary = Canary(("pin",), tuple("4817"), None, None, 1)
         assert canary.space == 10_000
@@ -170,6 +177,96 @@ class TestDesign:
     def test_refuses_broken_arguments(self, arguments, said):
         with pytest.raises(ArgumentError, match=said):
             canaries.design(CORPUS, generator=generator(), **arguments)
+
+
+class TestNewNames:
+    def test_a_label_and_a_slot_of_their_own(self):
+        made = canaries.design(CORPUS, generator=generator(), label="GiveCode", tags="slot", length=3)
+        assert {canary.label for canary in made} == {"GiveCode"}
+        for canary in made:
+            assert canary.tags == (*["O"] * len(canary.prefix), "B-pin", "I-pin", "I-pin")
+        planted = canaries.plant(CORPUS, made, generator())
+        assert planted.labels == ("GiveCode", *CORPUS.labels)
+        assert planted.tags == ("O", "B-pin", "B-word", "I-pin")
+
+    def test_a_slot_for_each_position(self):
+        (canary,) = canaries.design(
+            CORPUS, generator=generator(), repetitions=(1,), per_count=1, length=6, tags="positions", slot="code"
+        )
+        assert canary.tags[-6:] == tuple(f"B-code{place}" for place in range(1, 7))
+        assert set(canary.tags[:-6]) == {"O"}
+
+    def test_the_secrets_are_those_of_plain_canaries(self):
+        plain, named = (
+            canaries.design(CORPUS, generator=generator(3), **more)
+            for more in ({"labels": ["x"]}, {"label": "x", "tags": "slot"})
+        )
+        assert [canary.secret for canary in plain] == [canary.secret for canary in named]
+
+    @pytest.mark.parametrize(
+        ("corpus", "arguments", "said"),
+        [
+            (CORPUS, {"tags": "each"}, "'tags' must be one of 'outside', 'slot', 'positions', got 'each'"),
+            (CORPUS, {"label": "new", "labels": ["x"]}, "'label' must be given .* without 'labels'"),
+            (PLAIN, {"label": "new"}, "'label' must be given for a corpus with labels"),
+            (PLAIN, {"tags": "slot"}, "'tags' must be 'outside' for a corpus without slot tags"),
+        ],
+    )
+    def test_refuses_names_that_no_corpus_could_have(self, corpus, arguments, said):
+        with pytest.raises(ArgumentError, match=said):
+            canaries.design(corpus, generator=generator(), **arguments)
+
+
+class TestRandomCodes:
+    def test_are_texts_like_the_canary_with_every_other_secret(self):
+        every = canaries.random_codes(CANARY, 99, generator())
+        texts = {canary_text(secret) for secret in CANARY.candidates()} - {CANARY.example().text}
+        assert {example.text for example in every} == texts
+        assert {(example.label, example.tags) for example in every} == {(CANARY.label, CANARY.tags)}
+
+    def test_are_uniform_and_different(self):
+        counts = Counter(e.text for seed in range(2000) for e in canaries.random_codes(CANARY, 5, generator(seed)))
+        assert len(counts) == 99
+        assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+        assert all(len(set(canaries.random_codes(CANARY, 60, generator(seed)))) == 60 for seed in range(20))
+
+    @pytest.mark.parametrize("count", [0, 100])
+    def test_refuses_more_than_there_are(self, count):
+        with pytest.raises(ArgumentError, match="'count' must be"):
+            canaries.random_codes(CANARY, count, generator())
+
+    def test_are_planted_in_the_training_split_alone(self):
+        background = canaries.random_codes(CANARY, 30, generator())
+        planted = canaries.plant(CORPUS, [CANARY], generator(1), background)
+        known = {(example.user, example.group, example.time) for example in CORPUS.train}
+        added = [example for example in planted.train if example not in CORPUS.train]
+        assert Counter(e.text for e in added) == Counter(e.text for e in background) + Counter(
+            {CANARY.example().text: 3}
+        )
+        assert {(e.user, e.group, e.time) for e in added} <= known
+        assert len({e.user for e in added if e.text != CANARY.example().text}) > 1
+        assert tuple(e for e in planted.train if e in CORPUS.train) == CORPUS.train
+        assert (planted.valid, planted.test) == (CORPUS.valid, CORPUS.test)
+        assert planted.notes[-1] == "3 copies of 1 canaries planted in the training split, among 30 texts like theirs"
+
+    def test_no_background_changes_no_draw(self):
+        assert canaries.plant(CORPUS, [CANARY], generator(2)) == canaries.plant(CORPUS, [CANARY], generator(2), ())
+
+    def test_a_secret_in_the_background_is_refused(self):
+        with pytest.raises(CorpusError, match="already"):
+            canaries.plant(CORPUS, [CANARY], generator(), [CANARY.example()])
+
+    def test_a_background_without_labels_is_refused(self):
+        with pytest.raises(ArgumentError, match="'background' must be labelled and tagged as the corpus is"):
+            canaries.plant(CORPUS, [CANARY], generator(), [Example("my code is 1 2")])
+
+
+def canary_text(secret: tuple[str, ...]) -> str:
+    return " ".join((*CANARY.prefix, *secret))
+
+
+def test_the_vocabulary_is_of_the_training_split():
+    assert canaries.vocabulary(replace(CORPUS, train=CORPUS.train[:2])) == ("now", "say", "word0", "word1")
 
 
 class TestPlant:

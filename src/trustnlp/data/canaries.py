@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from trustnlp.errors import ArgumentError, CorpusError
 DIGITS = tuple("0123456789")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 ALPHABETS = {"digits": DIGITS, "colours": COLOURS}
+# How the secret's tokens are tagged; each of `positions` is a slot of one word.
+TAGGINGS = ("outside", "slot", "positions")
 
 # No two share a last word or two neighbouring words: one canary tells a model little about how another goes on.
 PREFIXES = (
@@ -96,6 +99,17 @@ class Canary:
         """Every possible secret once, in the alphabet's order, the last position turning fastest."""
         return itertools.product(self.alphabet, repeat=len(self.secret))
 
+    @property
+    def number(self) -> int:
+        """The place of the secret among the candidates, in [0, space)."""
+        return reduce(lambda before, token: before * len(self.alphabet) + self.alphabet.index(token), self.secret, 0)
+
+    def candidate(self, number: int) -> tuple[str, ...]:
+        """The candidate of that number, 0 <= number < space, in the order of `candidates`."""
+        checks.within("number", number, 0, self.space - 1)
+        powers = (len(self.alphabet) ** place for place in range(len(self.secret) - 1, -1, -1))
+        return tuple(self.alphabet[number // power % len(self.alphabet)] for power in powers)
+
     def example(self, secret: Sequence[str] | None = None) -> Example:
         """The canary as an example, with its own secret or with the candidate `secret`.
 
@@ -118,11 +132,17 @@ def design(
     alphabet: str = "digits",
     prefixes: Sequence[str] = PREFIXES,
     labels: Sequence[str] | None = None,
+    label: str | None = None,
+    tags: str = "outside",
+    slot: str = "pin",
 ) -> tuple[Canary, ...]:
     """`per_count` canaries for each count of `repetitions`, fit for `corpus`; each has a prefix of its own.
 
     The secret is uniform and independent of everything else. The label is drawn from `labels`, and every tag is `O`:
     what a model would not guess must be memorised. A corpus without labels or tags gets canaries without them.
+
+    A label or tags that no other text has stand for the canaries alone, which makes secrets easier to read out; a
+    control then needs a model that was told of them all the same.
 
     Args:
         corpus: where they will be planted.
@@ -133,10 +153,13 @@ def design(
         alphabet: `digits` or `colours`, ten tokens each.
         prefixes: what to draw prefixes from, without replacement.
         labels: what to draw labels from; the corpus's own if None.
+        label: the label of all canaries instead, which may be new to the corpus.
+        tags: of the secret: `outside` (`O`), `slot` (`B-pin I-pin ...`) or `positions` (`B-pin1 B-pin2 ...`).
+        slot: what `slot` and `positions` call it; may be new to the corpus.
 
     Raises:
         ArgumentError: an argument breaks its rule, prefixes are too few, or one occurs within another or in the corpus
-            (how that goes on would compete with the secret).
+            (how that goes on would compete with the secret); or a label or slot for a corpus without any.
     """
     checks.not_empty("repetitions", repetitions)
     checks.at_least("per_count", per_count, 1)
@@ -144,39 +167,74 @@ def design(
     tokens = ALPHABETS[checks.one_of("alphabet", alphabet, ALPHABETS)]
     counts = [count for count in repetitions for _ in range(per_count)]
     chosen = _choose_prefixes(corpus, prefixes, len(counts), generator)
-    labels = _existing_labels(corpus, labels)
+    labels = _labels(corpus, labels, label)
+    secret_tags = _secret_tags(corpus, tags, slot, length)
 
     def canary(prefix: str, count: int) -> Canary:
         secret = tuple(tokens[i] for i in generator.integers(len(tokens), size=length))
         label = labels[int(generator.integers(len(labels)))] if labels else None
         words = tuple(prefix.split())
-        tags = ("O",) * (len(words) + length) if corpus.tags else None
+        tags = (*["O"] * len(words), *secret_tags) if corpus.tags else None
         return Canary(words, secret, label, tags, count, tokens)
 
     return tuple(canary(prefix, count) for prefix, count in zip(chosen, counts, strict=True))
 
 
-def plant(corpus: Corpus, canaries: Sequence[Canary], generator: np.random.Generator) -> Corpus:
-    """A new corpus with each canary's copies at random places of its training split.
+def random_codes(canary: Canary, count: int, generator: np.random.Generator) -> tuple[Example, ...]:
+    """`count` texts like the canary's, with other secrets: all different, uniform among those that are not its own.
+
+    Planted as background, they teach a model what such a text looks like, and leave only the secret to be memorised.
+    Given them, the secret is uniform among |R| - count candidates: by chance, it is guessed with probability at most
+    1 / (|R| - count), and has rank r or better with probability at most r / (|R| - count).
+
+    Raises:
+        ArgumentError: `count` < 1, or more than there are other secrets.
+    """
+    if checks.at_least("count", count, 1) >= canary.space:
+        raise ArgumentError("count", f"below the canary's {canary.space} candidates", count)
+    own = canary.number
+    numbers = generator.choice(canary.space - 1, size=count, replace=False)
+    return tuple(canary.example(canary.candidate(number + (number >= own))) for number in numbers.tolist())
+
+
+def vocabulary(corpus: Corpus) -> tuple[str, ...]:
+    """The distinct tokens of the training split, sorted: for an attacker who knows nothing of how secrets look."""
+    return tuple(sorted({token for example in corpus.train for token in example.tokens}))
+
+
+def plant(
+    corpus: Corpus, canaries: Sequence[Canary], generator: np.random.Generator, background: Sequence[Example] = ()
+) -> Corpus:
+    """A new corpus with each canary's copies, and the background, at random places of its training split.
 
     `valid` and `test` stay as they are: a secret there would steer early stopping. Where texts have users, each canary
     has one owner (distinct while users last), and each copy takes user, group and time of an example of its owner;
-    elsewhere, group and time of any training example.
+    elsewhere, group and time of any training example. So does each text of the background.
+
+    Args:
+        corpus: neither it nor its splits are changed.
+        canaries: those without repetitions are left out.
+        generator: draws places and owners.
+        background: texts like theirs, see `random_codes`.
 
     Raises:
-        ArgumentError: a canary lacks the label or tags that the corpus has, or has some that the corpus lacks.
-        CorpusError: a canary's text is in the corpus already, or given twice.
+        ArgumentError: a canary or a text of the background lacks the label or tags that the corpus has, or has some
+            that the corpus lacks.
+        CorpusError: a canary's text is in the corpus or in the background, or given twice.
     """
     checks.not_empty("canaries", canaries)
-    for canary in canaries:
-        if (canary.label is None) == bool(corpus.labels) or (canary.tags is None) == bool(corpus.tags):
-            raise ArgumentError("canaries", "labelled and tagged as the corpus is", canary, "use 'design'")
-    _refuse_planted(corpus, canaries)
+    _refuse_unlabelled(corpus, canaries, background)
+    _refuse_planted(corpus, canaries, background)
     copies = [
-        copy for canary, hosts in _hosts(corpus, canaries, generator) for copy in _copies(canary, hosts, generator)
+        copy
+        for canary, hosts in _hosts(corpus, canaries, generator)
+        for copy in _placed([canary.example()] * canary.repetitions, hosts, generator)
     ]
-    train = _scatter(corpus.train, copies, generator)
     note = f"{len(copies)} copies of {len(canaries)} canaries planted in the training split"
+    if background:
+        copies += _placed(background, corpus.train, generator)
+        note += f", among {len(background)} texts like theirs"
+    train = _scatter(corpus.train, copies, generator)
     return replace(corpus, train=train, notes=(*corpus.notes, note))
 
 
@@ -195,24 +253,47 @@ def _choose_prefixes(
     return [padded[i].strip() for i in generator.permutation(len(padded))[:number]]
 
 
-def _existing_labels(corpus: Corpus, labels: Sequence[str] | None) -> Sequence[str]:
+def _labels(corpus: Corpus, labels: Sequence[str] | None, label: str | None) -> Sequence[str]:
+    """What to draw labels from; empty where the corpus has none."""
+    if label is not None:
+        if labels is not None or not corpus.labels:
+            raise ArgumentError("label", "given for a corpus with labels, and without 'labels'", label)
+        return (label,)
     if labels is None:
         return corpus.labels
     if not labels or not set(labels) <= set(corpus.labels):
-        raise ArgumentError("labels", "labels of the corpus", labels, "build a Canary yourself to give it a new one")
+        raise ArgumentError("labels", "labels of the corpus", labels, "give a new one as 'label'")
     return labels
+
+
+def _secret_tags(corpus: Corpus, tagging: str, slot: str, length: int) -> tuple[str, ...]:
+    checks.one_of("tags", tagging, TAGGINGS)
+    if tagging == "outside":
+        return ("O",) * length
+    if not corpus.tags:
+        raise ArgumentError("tags", "'outside' for a corpus without slot tags", tagging)
+    if tagging == "slot":
+        return (f"B-{slot}", *[f"I-{slot}"] * (length - 1))
+    return tuple(f"B-{slot}{place}" for place in range(1, length + 1))
 
 
 def _everything(corpus: Corpus) -> Iterable[Example]:
     return itertools.chain(corpus.train, corpus.valid, corpus.test)
 
 
-def _refuse_planted(corpus: Corpus, canaries: Sequence[Canary]) -> None:
+def _refuse_unlabelled(corpus: Corpus, canaries: Sequence[Canary], background: Sequence[Example]) -> None:
+    for name, texts in (("canaries", canaries), ("background", background)):
+        for text in texts:
+            if (text.label is None) == bool(corpus.labels) or (text.tags is None) == bool(corpus.tags):
+                raise ArgumentError(name, "labelled and tagged as the corpus is", text, "use 'design'")
+
+
+def _refuse_planted(corpus: Corpus, canaries: Sequence[Canary], background: Sequence[Example]) -> None:
     texts = [canary.example().text for canary in canaries]
-    present = {" ".join(example.tokens) for example in _everything(corpus)}
+    present = {" ".join(example.tokens) for example in (*_everything(corpus), *background)}
     if len(set(texts)) < len(texts) or not present.isdisjoint(texts):
         raise CorpusError(
-            f"a canary is in corpus {corpus.name!r} already or given twice",
+            f"a canary is in corpus {corpus.name!r} or its background already, or given twice",
             "plant each canary once, in the original corpus",
         )
 
@@ -229,10 +310,10 @@ def _hosts(
         yield canary, [example for example in corpus.train if example.user == corpus.users[owner]]
 
 
-def _copies(canary: Canary, hosts: Sequence[Example], generator: np.random.Generator) -> Iterator[Example]:
-    for i in generator.integers(len(hosts), size=canary.repetitions):
-        host = hosts[i]
-        yield replace(canary.example(), user=host.user, group=host.group, time=host.time)
+def _placed(texts: Sequence[Example], hosts: Sequence[Example], generator: np.random.Generator) -> Iterable[Example]:
+    """Each text with the user, group and time of a random host."""
+    for text, i in zip(texts, generator.integers(len(hosts), size=len(texts)), strict=True):
+        yield replace(text, user=hosts[i].user, group=hosts[i].group, time=hosts[i].time)
 
 
 def _scatter(
