@@ -1,0 +1,351 @@
+"""Canary extraction by model inversion: the secret read out of a trained classifier or tagger by gradients.
+
+The attacker holds the model and knows what was said around the secret, its label and its tags, and looks for the words
+that fit the model best. Each word is searched as a mixture of candidate words:
+
+    scores (B, n, V) --relaxation--> weights --@ vectors of the candidates (V, D)--> blanks of the text --model--> loss
+           ^------------------------------------- Adam ------------------------------------------------------'
+
+Vectors are what the model makes of a word by itself, be it hashed, spelled or looked up, so a mixture with all its
+weight on one word is that word exactly. Of several restarts, the words with the lowest loss are the guess.
+
+    guesses = of_many(model, canaries, streams=streams)
+    findings = evaluate(guesses, models=["this one"] * len(guesses))
+    ranks = [exposure.of_canary(exhaustive(model, canary), canary) for canary in canaries]  # could any attack do it?
+
+Source: Parikh, Dupuy and Gupta 2022, "Canary Extraction in Natural Language Understanding Models", arXiv 2203.13920.
+
+Shape legend: C canaries, R restarts, B texts, T words or pieces of a text, n words of a secret, V candidates, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trustnlp import checks
+from trustnlp.attacks.blanks import Blanks, frozen
+from trustnlp.attacks.relaxations import Annealed, Relaxation, gumbel
+from trustnlp.data.canaries import Canary
+from trustnlp.errors import ArgumentError
+from trustnlp.models.heads import LabelModel
+from trustnlp.randomness import Streams
+from trustnlp.results import Direction, Finding, Verdict
+from trustnlp.uncertainty import Interval, bounded_mean, proportion
+
+ANNEALED = Annealed(1.0, 0.1)
+SOURCE = "Parikh et al. 2022, arXiv 2203.13920"
+_RATE = 0.5  # of Adam
+_SPREAD = 0.1  # standard deviation of the first scores
+_TEXTS = 1000  # through the model at a time
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What one inversion found.
+
+    Args:
+        secret: the words that the attacker names; kept out of logs, as they may be right.
+        loss: of the text with these words, in nats.
+        true_loss: of the text with the real secret. If it is lower, the search has failed; if it is higher, the model
+            prefers other words, and no search of its loss would have found the secret.
+        steps: that the search took.
+        exact: whether the words are the real secret.
+        hamming: share of wrong words, in [0, 1].
+        candidates: V, how many words the attacker thought possible at each place.
+        alphabet: how many words the secret was drawn from at each place.
+        repetitions: copies of the canary in the training split.
+    """
+
+    secret: tuple[str, ...] = field(repr=False)
+    loss: float
+    true_loss: float
+    steps: int
+    exact: bool
+    hamming: float
+    candidates: int
+    alphabet: int
+    repetitions: int
+
+
+def invert(
+    model: LabelModel,
+    canary: Canary,
+    *,
+    candidates: Sequence[str] | None = None,
+    relaxation: Relaxation = ANNEALED,
+    restarts: int = 3,
+    steps: int = 1000,
+    patience: int = 100,
+    streams: Streams,
+    objective: str = "joint",
+) -> Guess:
+    """Searches the secret of `canary`, of which it reads nothing but the length until the guess is made.
+
+    Args:
+        model: a float64 copy of it is attacked, in evaluation mode.
+        canary: its prefix, label and tags are known to the attacker.
+        candidates: distinct words, those of the secret among them; the canary's alphabet if None.
+        relaxation: how scores become mixtures.
+        restarts: searches from different first scores, >= 1.
+        steps: of Adam, at most, >= 1.
+        patience: a search ends when its best words have stayed the same for so many steps, >= 1.
+        streams: the stream `inversion PREFIX` gives the first scores and any noise.
+        objective: the loss to minimise: of the `label`, of the `tags`, or `joint`, of whichever the model answers.
+
+    Raises:
+        ArgumentError: an argument breaks its rule.
+        ModelError: the model lacks a head for the objective, does not know the label or a tag, reads less than the
+            whole text, or reads some candidates as several pieces (see `single_words`).
+        GuaranteeError: a loss is NaN or infinite.
+    """
+    (guess,) = of_many(
+        model,
+        [canary],
+        candidates=candidates,
+        relaxation=relaxation,
+        restarts=restarts,
+        steps=steps,
+        patience=patience,
+        streams=streams,
+        objective=objective,
+    )
+    return guess
+
+
+def of_many(
+    model: LabelModel,
+    canaries: Sequence[Canary],
+    *,
+    candidates: Sequence[str] | None = None,
+    relaxation: Relaxation = ANNEALED,
+    restarts: int = 3,
+    steps: int = 1000,
+    patience: int = 100,
+    streams: Streams,
+    objective: str = "joint",
+) -> list[Guess]:
+    """`invert` of each canary, in their order, with the same results up to rounding; all go through the model at once.
+
+    Raises:
+        ArgumentError, ModelError, GuaranteeError: see `invert`.
+    """
+    checks.not_empty("canaries", canaries)
+    for name, value in (("restarts", restarts), ("steps", steps), ("patience", patience)):
+        checks.at_least(name, value, 1)
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for number, canary in enumerate(canaries):
+        groups.setdefault((len(canary.secret), _candidates(canary, candidates)), []).append(number)
+    attacked = frozen(model)
+    found: dict[int, Guess] = {}
+    for (_, words), numbers in groups.items():
+        blanks = Blanks(attacked, [canaries[number] for number in numbers], words, objective)
+        best, taken = _search(blanks, relaxation, restarts, steps, patience, streams)
+        found.update(zip(numbers, _guesses(blanks, best, taken), strict=True))
+    return [found[number] for number in range(len(canaries))]
+
+
+def exhaustive(model: LabelModel, canary: Canary, *, objective: str = "joint") -> NDArray[np.float64]:
+    """The losses of all |R| candidate secrets, (|R|,), in their order, in nats: the limit of any search by loss.
+
+    What `exposure.score_candidates` gives, in float64, without encoding |R| texts; `exposure.of_canary` ranks them.
+
+    Raises:
+        ArgumentError, ModelError, GuaranteeError: see `invert`.
+    """
+    blanks = Blanks(frozen(model), [canary], canary.alphabet, objective)
+    base = len(canary.alphabet)
+    powers = base ** torch.arange(len(canary.secret) - 1, -1, -1, device=blanks.device)
+    losses = []
+    for start in range(0, canary.space, _TEXTS):
+        numbers = torch.arange(start, min(start + _TEXTS, canary.space), device=blanks.device)
+        losses.append(blanks.score(torch.zeros_like(numbers), numbers[:, None] // powers % base))
+    return torch.cat(losses).cpu().numpy()
+
+
+# --- searching -------------------------------------------------------------------------------------------------
+
+
+def _search(
+    blanks: Blanks, relaxation: Relaxation, restarts: int, steps: int, patience: int, streams: Streams
+) -> tuple[Tensor, Tensor]:
+    """(C, R, n) numbers of the words that each search ended with, and (C, R) how many steps it took."""
+    draws = _Draws(blanks, restarts, streams)
+    texts = torch.arange(len(blanks.canaries), device=blanks.device).repeat_interleave(restarts)
+    scores = draws.first().requires_grad_()
+    adam = torch.optim.Adam([scores], lr=_RATE)
+    best = scores.detach().argmax(-1)
+    same, taken = torch.zeros_like(texts), torch.zeros_like(texts)
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no backward in evaluation mode
+        for step in range(steps):
+            weights = relaxation(scores, step / steps, draws.noise)
+            losses = blanks.losses(texts, weights @ blanks.vectors)
+            (scores.grad,) = torch.autograd.grad(losses.sum(), scores)
+            adam.step()
+            searching, newest = same < patience, scores.detach().argmax(-1)
+            same = torch.where(searching, torch.where((newest == best).all(1), same + 1, 0), same)
+            best = torch.where(searching[:, None], newest, best)
+            taken += searching
+            if bool((same >= patience).all()):
+                break
+    return best.unflatten(0, (-1, restarts)), taken.unflatten(0, (-1, restarts))
+
+
+class _Draws:
+    """Each canary's own draws, whatever other canaries are searched beside it."""
+
+    def __init__(self, blanks: Blanks, restarts: int, streams: Streams) -> None:
+        names = [f"inversion {' '.join(canary.prefix)}" for canary in blanks.canaries]
+        self._shape = torch.Size((restarts, blanks.length, len(blanks.words)))
+        self._device = blanks.device
+        self._starts = [streams.torch(name, 0) for name in names]
+        self._noise = [streams.torch(name, 1) for name in names]
+
+    def first(self) -> Tensor:
+        """(B, n, V) scores to begin with."""
+        drawn = [torch.randn(self._shape, generator=one, dtype=torch.float64) for one in self._starts]
+        return (_SPREAD * torch.cat(drawn)).to(self._device)
+
+    def noise(self) -> Tensor:
+        """(B, n, V) standard Gumbel noise, anew at each call."""
+        return torch.cat([gumbel(self._shape, one) for one in self._noise]).to(self._device)
+
+
+def _guesses(blanks: Blanks, best: Tensor, taken: Tensor) -> list[Guess]:
+    """The best restart of each canary, by its loss as words; only here is the secret looked at."""
+    canaries, restarts = best.shape[:2]
+    texts = torch.arange(canaries, device=blanks.device)
+    losses = blanks.score(texts.repeat_interleave(restarts), best.flatten(0, 1)).view(canaries, restarts)
+    number_of = {word: number for number, word in enumerate(blanks.words)}
+    truth = torch.tensor([[number_of[word] for word in canary.secret] for canary in blanks.canaries])
+    true_losses = blanks.score(texts, truth.to(blanks.device)).tolist()
+    guesses = []
+    for text, (canary, restart) in enumerate(zip(blanks.canaries, losses.argmin(1).tolist(), strict=True)):
+        secret = tuple(blanks.words[number] for number in best[text, restart].tolist())
+        guesses.append(
+            Guess(
+                secret=secret,
+                loss=float(losses[text, restart]),
+                true_loss=true_losses[text],
+                steps=int(taken[text, restart]),
+                exact=secret == canary.secret,
+                hamming=float(np.mean([a != b for a, b in zip(secret, canary.secret, strict=True)])),
+                candidates=len(blanks.words),
+                alphabet=len(canary.alphabet),
+                repetitions=canary.repetitions,
+            )
+        )
+    return guesses
+
+
+def _candidates(canary: Canary, given: Sequence[str] | None) -> tuple[str, ...]:
+    words = canary.alphabet if given is None else tuple(given)
+    if len(set(words)) < max(2, len(words)) or any(word.split() != [word] for word in words):
+        raise ArgumentError("candidates", "two or more distinct words without white space", f"{len(words)} words")
+    if not set(canary.secret) <= set(words):
+        raise ArgumentError("candidates", "words among which are those of the secret", f"{len(words)} words without")
+    return words
+
+
+# --- findings --------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    guesses: Sequence[Guess], *, models: Sequence[Hashable] | None = None, level: float = 0.95, margin: float = 0.1
+) -> tuple[Finding, Finding]:
+    """Findings `inversion-exact-match` (lower is better, ideal 0) and `inversion-hamming` (higher is better).
+
+    The first is the share of secrets found exactly; the second is the mean share of wrong words, whose ideal is that of
+    a random guess, 1 - 1/alphabet. `leaks` where "nothing is memorised" is contradicted at 1 - level (`p_value`); `no
+    leak found` where it is not and the whole interval is within `margin` of the ideal; else `insufficient evidence`.
+
+    What is assumed:
+    - The p-value needs nothing but secrets drawn uniformly and independently, as `canaries.design` does: if a model
+      knows nothing of them, each guess is right by chance, whatever the guesses share.
+    - The intervals are for models trained anew, with new canaries. Canaries of one model are learned together, so it is
+      the models that are independent. One guess a model: Clopper-Pearson and Hoeffding intervals of the guesses. Else:
+      Hoeffding intervals of the models' means, whatever the dependence within a model; one model then shows little.
+
+    Args:
+        guesses: at least one.
+        models: which model each guess was read from; None if each has its own.
+        level: of the intervals, and 1 - the false-alarm rate of the verdicts.
+        margin: in (0, 1).
+
+    Raises:
+        ArgumentError: no guess, not one model per guess, level or margin outside (0, 1).
+    """
+    checks.not_empty("guesses", guesses)
+    checks.inside("level", level, 0, 1)
+    checks.inside("margin", margin, 0, 1)
+    names = list(range(len(guesses)) if models is None else models)
+    checks.same_length(models=names, guesses=guesses)
+    exact = np.array([guess.exact for guess in guesses], dtype=float)
+    wrong = np.array([guess.hamming for guess in guesses])
+    alphabets = np.array([guess.alphabet for guess in guesses], dtype=float)
+    lengths = np.array([len(guess.secret) for guess in guesses])
+    chances, right = alphabets**-lengths, int(((1 - wrong) * lengths).round().sum())
+    common: dict[str, Any] = {"level": level, "n": len(set(names)), "source": SOURCE}
+    details = {"guesses": len(guesses), "models": len(set(names)), "margin": margin}
+
+    share, found = _mean(exact, names, level, shares=True)
+    p_value = _by_chance(chances, int(exact.sum()))
+    exact_finding = Finding(
+        "inversion-exact-match",
+        "Planted secrets read out exactly by model inversion",
+        share,
+        found.low,
+        found.high,
+        direction=Direction.LOWER,
+        ideal=0.0,
+        verdict=_verdict(p_value, level, found.high < margin),
+        details=details | {"extracted": int(exact.sum()), "chance": float(chances.mean()), "p_value": p_value},
+        **common,
+    )
+    distance, found = _mean(wrong, names, level, shares=False)
+    p_value, ideal = _by_chance(np.repeat(1 / alphabets, lengths), right), float((1 - 1 / alphabets).mean())
+    hamming_finding = Finding(
+        "inversion-hamming",
+        "Words of planted secrets that model inversion gets wrong",
+        distance,
+        found.low,
+        found.high,
+        direction=Direction.HIGHER,
+        ideal=ideal,
+        verdict=_verdict(p_value, level, found.low > ideal - margin),
+        details=details | {"right": right, "words": int(lengths.sum()), "p_value": p_value},
+        **common,
+    )
+    return exact_finding, hamming_finding
+
+
+def _verdict(p_value: float, level: float, near: bool) -> Verdict:
+    if p_value <= 1 - level:
+        return Verdict.LEAKS
+    return Verdict.NO_LEAK_FOUND if near else Verdict.INSUFFICIENT_EVIDENCE
+
+
+def _mean(
+    values: NDArray[np.float64], models: Sequence[Hashable], level: float, *, shares: bool
+) -> tuple[float, Interval]:
+    """The mean over models of the mean of each, and its interval; `shares` if values are 0 or 1."""
+    of_model: dict[Hashable, list[float]] = {}
+    for model, value in zip(models, values.tolist(), strict=True):
+        of_model.setdefault(model, []).append(value)
+    means = np.array([np.mean(of) for of in of_model.values()])
+    exact = shares and len(means) == len(values)
+    interval = proportion(int(means.sum()), len(means), level) if exact else bounded_mean(means, 0, 1, level)
+    return float(means.mean()), interval
+
+
+def _by_chance(chances: NDArray[np.float64], right: int) -> float:
+    """The probability that `right` or more of independent guesses with these chances are right."""
+    probabilities = reduce(np.convolve, [np.array([1 - chance, chance]) for chance in chances])
+    return float(min(1.0, probabilities[right:].sum()))
