@@ -131,6 +131,29 @@ EXPLANATIONS = (
         "The number of processes, where each has a device of its own.",
     ),
     Explanation(
+        "held-out-loss",
+        "utility",
+        "A word that the model has never seen in training costs it {value}.",
+        "How badly a language model predicts new text: the negative logarithm of the probability that it gives to each "
+        "word. Guessing evenly among 10,000 words costs 9.2 nats.",
+        "As low as the plain model's; the difference is the price of privacy.",
+    ),
+    Explanation(
+        "reference-lead",
+        "other",
+        "With a reference model, the attack recognises {value} more of the training texts at 1% false alarms.",
+        "How much an attacker gains who has a second model, which never saw the texts, to tell what is unusual: over "
+        "the best of the attacks that have none.",
+        "No figure of the model itself; it compares attacks.",
+    ),
+    Explanation(
+        "smoothing-lead",
+        "other",
+        "The smoothed error-zone score recognises {value} more of the training texts at 1% false alarms.",
+        "The published score ranks texts that the model knows by heart below all others; smoothed, it does not.",
+        "No figure of the model itself; it compares attacks.",
+    ),
+    Explanation(
         "weights-difference",
         "other",
         "The weights differ by {value} of their length from those of one process.",
@@ -162,6 +185,14 @@ EXPLANATIONS = (
         "50% (0.5): a coin toss.",
     ),
     Explanation(
+        "risk-by-*",
+        "membership",
+        "In the most exposed group, an attacker recognises {value} of the training texts beyond what chance gives.",
+        "Texts in groups (by label, length, activity of the user, or group), and how many more of a group's training "
+        "texts than of its outside texts the attack names, at one threshold for all. An average would hide them.",
+        "0%: training texts are named no more often than outside ones, in every group.",
+    ),
+    Explanation(
         "canary-extraction-rate",
         "secrets",
         "{value} of the planted secrets come out as the model's first guess.",
@@ -176,6 +207,22 @@ EXPLANATIONS = (
         "How much easier the model makes it to guess a secret that it was trained on. Zero to two bits is what chance "
         "gives; a four-digit code that is fully memorised has 13.3 bits.",
         "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
+    ),
+    Explanation(
+        "inversion-exact-match",
+        "secrets",
+        "{value} of the planted secrets are read out of the model exactly, by gradients alone.",
+        "Who holds the model, and knows the words before a secret and how the text was labelled, searches for the words "
+        "that the model itself finds most fitting. This is how often all of them are right.",
+        "0%: a guess at random is hardly ever right.",
+    ),
+    Explanation(
+        "inversion-hamming",
+        "secrets",
+        "Of the words of a planted secret, that attack gets {value} wrong.",
+        "The share of a secret's words that are wrong where they stand, on average. It shows a secret that comes out in "
+        "part.",
+        "What a guess at random gets wrong: 90% of digits.",
     ),
     Explanation(
         "epsilon",

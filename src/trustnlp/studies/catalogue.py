@@ -6,6 +6,14 @@ from collections.abc import Mapping
 
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
+from trustnlp.studies.reference_attack import STUDY as REFERENCE_ATTACK
 from trustnlp.studies.study import Study
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (PRIVATE_TRAINING, DISTRIBUTED_TRAINING)}
+STUDIES: Mapping[str, Study] = {
+    study.name: study
+    for study in (
+        PRIVATE_TRAINING,
+        DISTRIBUTED_TRAINING,
+        REFERENCE_ATTACK,
+    )
+}

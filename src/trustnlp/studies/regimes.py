@@ -124,7 +124,7 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
     )
     statement = plan.statement()
     facts = {"recipe": {**asdict(recipe), "clipping": recipe.clipping.as_dict()}, "statement": statement.as_dict()}
-    return _trained(model, history, folder, facts, _epsilon(ledger, statement, setting.epsilon))
+    return _trained(model, history, folder, facts, epsilon_finding(ledger, statement, setting.epsilon))
 
 
 def private_plan(setting: Setting) -> PrivacyPlan:
@@ -175,7 +175,8 @@ def _trained(
     return Trained(model, {"parameters": parameters, "history": summary, **facts}, findings)
 
 
-def _epsilon(ledger: Ledger, statement: Statement, target: float) -> Finding:
+def epsilon_finding(ledger: Ledger, statement: Statement, target: float) -> Finding:
+    """The budget that the ledger has spent, against the target that was asked for."""
     spent = ledger.spent_epsilon()
     return Finding(
         "epsilon",
