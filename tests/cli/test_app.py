@@ -39,6 +39,7 @@ def test_help_lists_the_commands() -> None:
         "study",
         "gate",
         "report",
+        "attack",
         "data",
     ]
 

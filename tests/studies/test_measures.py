@@ -186,7 +186,12 @@ def test_canaries_are_scored_among_all_candidates(knows: bool, exposure: float) 
     secrets = {canary.example().text for canary in canaries}
     model = Scripted(lambda text: "phone", lambda text: 0.0 if knows == (text in secrets) else 1.0)
     calls = []
-    found = measures.canary_findings(model, canaries, lambda *call: calls.append(call), "plain canaries")
+    found = measures.canary_findings(
+        lambda examples: measures.answers(model, examples).losses,
+        canaries,
+        lambda *call: calls.append(call),
+        "plain canaries",
+    )
     mean = next(finding for finding in found if finding.id == "canary-exposure")
     assert mean.value == pytest.approx(exposure)
     assert [call[:3] for call in calls] == [("plain canaries", done, 5) for done in range(1, 6)]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trustnlp import __version__
-from trustnlp.cli import assess, data, gate, report, study, train
+from trustnlp.cli import assess, attack, data, gate, report, study, train
 from trustnlp.errors import TrustnlpError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(train.train)
 app.command()(study.study)
 app.command()(gate.gate)
 app.command()(report.report)
+app.add_typer(attack.app, name="attack")
 app.add_typer(data.app, name="data")
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C

@@ -21,13 +21,15 @@ from trustnlp.data import canaries, groups
 from trustnlp.data.canaries import Canary
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.data.membership_split import MembershipSplit, hold_out
+from trustnlp.errors import RunError
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
 from trustnlp.studies import corpora, measures
 from trustnlp.studies.recipes import MECHANISMS
 from trustnlp.studies.regimes import REGIMES, Setting, plain
-from trustnlp.studies.run_folder import RunFolder, choose_seed, open_run
+from trustnlp.studies.run_folder import RunFolder, choose_seed, held_request, open_run
+from trustnlp.studies.sides import Sides
 
 MOST_MEMBERS = 2_000
 MEMBER_SHARE = 0.15
@@ -86,20 +88,17 @@ def run(
         CorpusError, ArgumentError, GuaranteeError: the corpus or the request cannot be used; nothing was written.
         RunError: `out` holds another run.
     """
-    seed = choose_seed(out, request.seed)
-    request = replace(request, seed=seed)
-    corpus = corpora.load(
-        request.data, limit=request.limit, group=request.group, columns=request.columns, quick=request.quick
-    )
-    streams = Streams(seed).child(corpus.digest)  # two corpora never share noise, whatever the seed
-    prepared = _prepare(corpus, request, streams)
+    request = replace(request, seed=choose_seed(out, request.seed))
+    corpus = _load(request)
+    streams = _streams(request, corpus)
+    prepared = prepare(corpus, request, streams)
     for regime in request.regimes:
         REGIMES[regime].check(prepared.setting(request, streams.child(regime)))
     folder = open_run(
         out, {**asdict(request), "regimes": list(request.regimes), "corpus": corpus.digest}, overwrite=overwrite
     )
     folder.log(f"assess {corpus.name}: {len(corpus.train)} training texts")
-    findings = [blind.check(*prepared.sides, generator=streams.numpy("blind"))]
+    findings = [blind.check(*prepared.sides.texts, generator=streams.numpy("blind"))]
     reference = _reference(prepared, request, folder, streams, progress)
     facts = {}
     for regime in request.regimes:
@@ -119,7 +118,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A corpus made ready: held out, planted, and what models will be measured on."""
 
     schema: Corpus
@@ -130,9 +129,9 @@ class _Prepared:
     protected_group: str
 
     @property
-    def sides(self) -> tuple[list[str], list[str]]:
-        """Texts of members and non-members."""
-        return [e.text for e in self.split.members], [e.text for e in self.split.nonmembers]
+    def sides(self) -> Sides:
+        """Members and non-members."""
+        return Sides(self.split.members, self.split.nonmembers)
 
     def setting(self, request: Request, streams: Streams) -> Setting:
         """What a regime trains from."""
@@ -150,7 +149,12 @@ class _Prepared:
         )
 
 
-def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
+def prepare(corpus: Corpus, request: Request, streams: Streams) -> Prepared:
+    """Groups, non-members and canaries of a run; the same request, corpus and streams give the same.
+
+    Raises:
+        CorpusError: too few texts that occur once.
+    """
     protected_group = "speaker group"
     if not corpus.groups:
         corpus, protected_group = groups.derive(corpus, "length"), "short and long texts"
@@ -164,11 +168,41 @@ def _prepare(corpus: Corpus, request: Request, streams: Streams) -> _Prepared:
         length=SECRET_LENGTH,
     )
     train = canaries.plant(split.corpus, planted, streams.numpy("canary places")).train
-    return _Prepared(corpus, split, train, planted, corpus.test, protected_group)
+    return Prepared(corpus, split, train, planted, corpus.test, protected_group)
+
+
+def reopen(folder: str | Path) -> tuple[Request, Prepared, Streams]:
+    """What the run in `folder` was made from: its request, its corpus held out and planted as then, its streams.
+
+    Raises:
+        RunError: `folder` holds no run of `assess`, or its corpus is not what it was.
+        CorpusError: its corpus cannot be read.
+    """
+    held = held_request(Path(folder)) or {}
+    if not {"regimes", "corpus"} <= set(held):
+        raise RunError(f"{folder} holds no run of 'trustnlp assess'", "give the folder that its --out named")
+    digest = held.pop("corpus")
+    request = Request(**{**held, "regimes": tuple(held["regimes"])})
+    corpus = _load(request)
+    if corpus.digest != digest:
+        raise RunError(f"the corpus of {folder} has changed since", "attack it with the texts that it was trained on")
+    streams = _streams(request, corpus)
+    return request, prepare(corpus, request, streams), streams
+
+
+def _load(request: Request) -> Corpus:
+    return corpora.load(
+        request.data, limit=request.limit, group=request.group, columns=request.columns, quick=request.quick
+    )
+
+
+def _streams(request: Request, corpus: Corpus) -> Streams:
+    """Two corpora never share noise, whatever the seed."""
+    return Streams(request.seed or 0).child(corpus.digest)
 
 
 def _reference(
-    prepared: _Prepared, request: Request, folder: RunFolder, streams: Streams, progress: Progress
+    prepared: Prepared, request: Request, folder: RunFolder, streams: Streams, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Losses of members and non-members under a model that saw neither: what the attacker compares with."""
     with folder.timed("reference"):
@@ -182,7 +216,7 @@ def _reference(
 
 def _measure(
     model: Any,
-    prepared: _Prepared,
+    prepared: Prepared,
     reference: tuple[np.ndarray, np.ndarray],
     streams: Streams,
     progress: Progress,
@@ -195,12 +229,14 @@ def _measure(
     return [
         *measures.utility(found, dataset=dataset, users=[example.user for example in prepared.test]),
         *measures.membership_findings(members, nonmembers, reference, streams),
-        *measures.canary_findings(model, prepared.canaries, progress, f"{regime} canaries"),
+        *measures.canary_findings(
+            lambda examples: measures.answers(model, examples).losses, prepared.canaries, progress, f"{regime} canaries"
+        ),
         *measures.fairness(model, prepared.test, found, dataset=dataset, protected_group=prepared.protected_group),
     ]
 
 
-def _describe(corpus: Corpus, prepared: _Prepared) -> dict[str, Any]:
+def _describe(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:
     return {
         "name": corpus.name,
         "licence": corpus.licence,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from trustnlp.models.evaluation import Predictions
 from trustnlp.progress import Progress
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding, Verdict
+from trustnlp.studies.membership_scores import by_loss
 from trustnlp.uncertainty import Interval, proportion, ratio
 
 _SOURCES = {
@@ -84,12 +85,18 @@ def membership_findings(
         reference: a reference model's losses on the same texts.
         streams: breaks ties.
     """
-    scores = {"loss": (membership.loss_score(members), membership.loss_score(nonmembers))}
-    if reference is not None:
-        scores["reference"] = (
-            membership.reference_score(members, reference[0]),
-            membership.reference_score(nonmembers, reference[1]),
-        )
+    inside = by_loss(members, [reference[0]] if reference else [])
+    outside = by_loss(nonmembers, [reference[1]] if reference else [])
+    return judged({attack: (inside[attack], outside[attack]) for attack in inside}, streams)
+
+
+def judged(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], streams: Streams) -> list[Finding]:
+    """What each attack reveals, in their order.
+
+    Args:
+        scores: by attack, those of members and those of non-members, higher = more member-like.
+        streams: breaks ties.
+    """
     findings: list[Finding] = []
     for attack, (inside, outside) in scores.items():
         findings += membership.evaluate(inside, outside, attack=attack, generator=streams.numpy("ties", len(findings)))
@@ -97,12 +104,12 @@ def membership_findings(
 
 
 def canary_findings(
-    model: LabelModel, canaries: Sequence[Canary], progress: Progress, stage: str
+    loss_of: Callable[[list[Example]], np.ndarray], canaries: Sequence[Canary], progress: Progress, stage: str
 ) -> tuple[Finding, ...]:
-    """Exposure of every planted secret, by scoring all candidates."""
+    """Exposure of every planted secret, by scoring all candidates; `loss_of` gives the model's losses (B,)."""
     exposures = []
     for done, canary in enumerate(canaries, start=1):
-        scores = exposure.score_candidates(lambda examples: answers(model, examples).losses, canary)
+        scores = exposure.score_candidates(loss_of, canary)
         exposures.append(exposure.of_canary(scores, canary))
         progress(stage, done, len(canaries), {})
     return exposure.evaluate(exposures)

@@ -72,7 +72,7 @@ def open_run(path: str | Path, request: Mapping[str, Any], *, overwrite: bool = 
     _refuse_foreign(path)
     if overwrite and path.exists():
         shutil.rmtree(path)
-    held = _held_request(path)
+    held = held_request(path)
     if held is not None and held != json.loads(json.dumps(request)):
         changed = sorted(key for key in {*held, *request} if held.get(key) != request.get(key))
         raise RunError(f"{path} holds another run ({', '.join(changed)} differ)", "give another --out, or --overwrite")
@@ -88,7 +88,7 @@ def choose_seed(path: str | Path, asked: int | None) -> int:
     """
     if asked is not None:
         return asked
-    held = (_held_request(Path(path)) or {}).get("seed")
+    held = (held_request(Path(path)) or {}).get("seed")
     return held if isinstance(held, int) else secrets.randbits(62)
 
 
@@ -99,7 +99,12 @@ def _refuse_foreign(path: Path) -> None:
         raise RunError(f"{path} holds files of something else", "give a folder that is empty or new")
 
 
-def _held_request(path: Path) -> dict[str, Any] | None:
+def held_request(path: Path) -> dict[str, Any] | None:
+    """The request of the run in `path`, or None where there is no run.
+
+    Raises:
+        RunError: its file is damaged.
+    """
     try:
         held = json.loads((path / REQUEST).read_text(encoding="utf-8"))
     except FileNotFoundError:

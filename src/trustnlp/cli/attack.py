@@ -1,0 +1,164 @@
+"""`trustnlp attack`: what a model that exists reveals, of anybody's making."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trustnlp.cli.data import column_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trustnlp.results import Results
+
+app = typer.Typer(
+    help="Attack a model: who is in its training texts, and which secrets come out.", no_args_is_help=True
+)
+
+_TEXTS = "A model and its texts"
+_RUN = "Or a model of an assess run"
+_ATTACKER = "What the attacker has beside"
+_PROMISE = "What was promised (default: what ledger.jsonl beside the model says)"
+
+Out = Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")]
+Model = Annotated[str, typer.Option(help="A Hugging Face path or name, or a folder of ours.", rich_help_panel=_TEXTS)]
+Run = Annotated[Path | None, typer.Option(help="Its folder; texts are held out as then.", rich_help_panel=_RUN)]
+Regime = Annotated[str, typer.Option(help="Which model of that run.", rich_help_panel=_RUN)]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same results. Default: drawn.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")]
+
+
+@app.command()
+def membership(
+    out: Out,
+    model: Model = "",
+    members: Annotated[
+        Path | None, typer.Option(help="File of texts that it was trained on.", rich_help_panel=_TEXTS)
+    ] = None,
+    nonmembers: Annotated[
+        Path | None,
+        typer.Option(help="File of texts from the same source that it was not trained on.", rich_help_panel=_TEXTS),
+    ] = None,
+    run: Run = None,
+    regime: Regime = "plain",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="A model that saw neither side; may be given again.", rich_help_panel=_ATTACKER),
+    ] = None,
+    shadows: Annotated[
+        int,
+        typer.Option(
+            help="How many models to train on random halves: even, from 6; 16 is usual.", rich_help_panel=_ATTACKER
+        ),
+    ] = 0,
+    shadow_model: Annotated[
+        str | None,
+        typer.Option(
+            help="What they are: bilstm, transformer, minilm, a path or name. Default: what the model is.",
+            rich_help_panel=_ATTACKER,
+        ),
+    ] = None,
+    population: Annotated[
+        Path | None, typer.Option(help="File of texts that no model saw, for RMIA.", rich_help_panel=_ATTACKER)
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="With --delta.", rich_help_panel=_PROMISE)] = None,
+    delta: Annotated[float | None, typer.Option(help="With --epsilon.", rich_help_panel=_PROMISE)] = None,
+    fpr: Annotated[
+        float | None, typer.Option(help="Refuse fewer non-members than resolve this false-alarm rate, such as 0.01.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="A column by role, where names are unusual: text=utterance.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Groups to tell the risk of: a column, or 'length'.")] = None,
+    limit: Annotated[int, typer.Option(help="Most texts of each file to use; more are sampled.")] = 200_000,
+    seed: Seed = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Tell the texts that a model was trained on from others, by every attack that it allows, and write one report.
+
+    Before anything is believed, a classifier that never sees the model must fail to tell the two files apart.
+    """
+    from rich.console import Console
+
+    from trustnlp.cli.assess import recorded_command
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.studies import attack_membership as study
+
+    request = study.Request(
+        model=model,
+        members=members,
+        nonmembers=nonmembers,
+        run=run,
+        regime=regime,
+        references=tuple(reference or ()),
+        shadows=shadows,
+        shadow_model=shadow_model,
+        population=population,
+        fpr=fpr,
+        epsilon=epsilon,
+        delta=delta,
+        group=group,
+        limit=limit,
+        seed=seed,
+        device=device,
+        columns=dict(column_option(each) for each in column or ()),
+    )
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        command = recorded_command(sys.argv[1:])
+        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
+    _show(console, results, out)
+
+
+@app.command()
+def canaries(
+    out: Out,
+    model: Model = "",
+    canaries: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of what was planted: prefix, secret, label, …", rich_help_panel=_TEXTS),
+    ] = None,
+    run: Run = None,
+    regime: Regime = "plain",
+    invert: Annotated[bool, typer.Option(help="Read secrets out by gradients, too.")] = True,
+    seed: Seed = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Rank every planted secret among all it could have been, and try to read it out of the model."""
+    from rich.console import Console
+
+    from trustnlp.cli.assess import recorded_command
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.studies import attack_canaries as study
+
+    request = study.Request(
+        model=model, canaries=canaries, run=run, regime=regime, invert=invert, seed=seed, device=device
+    )
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        command = recorded_command(sys.argv[1:])
+        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
+    _show(console, results, out)
+
+
+def _show(console: Console, results: Results, out: Path) -> None:
+    """The findings and the report, and in front of both whether the figures can be trusted."""
+    from trustnlp.cli.assess import show
+    from trustnlp.results import Verdict
+
+    show(console, results, out)
+    if any(finding.verdict is Verdict.BIASED_SPLIT for finding in results):
+        console.print(
+            "warning   members and non-members are told apart without the model, so the attacks may see how the files "
+            "differ and not what the model has learned; draw both at random from one source",
+            style="bold red",
+            highlight=False,
+            soft_wrap=True,
+        )
