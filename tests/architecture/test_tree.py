@@ -28,7 +28,7 @@ HOMES = {
 }
 
 PUBLIC = {
-    "trustnlp.attacks": ["blind", "exposure", "membership"],
+    "trustnlp.attacks": ["blind", "exposure", "inversion", "membership"],
     "trustnlp.data": ["Corpus", "Example", "load"],
     "trustnlp.dp": [
         "AutomaticClipping",

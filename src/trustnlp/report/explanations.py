@@ -212,16 +212,16 @@ EXPLANATIONS = (
         "inversion-exact-match",
         "secrets",
         "{value} of the planted secrets are read out of the model exactly, by gradients alone.",
-        "Who holds the model, and knows the words before a secret and how the text was labelled, searches for the words "
-        "that the model itself finds most fitting. This is how often all of them are right.",
+        "Who holds the model, and knows the words before a secret and how the text was labelled, can search for the "
+        "words that the model itself finds most fitting. This is how often all of them are right.",
         "0%: a guess at random is hardly ever right.",
     ),
     Explanation(
         "inversion-hamming",
         "secrets",
         "Of the words of a planted secret, that attack gets {value} wrong.",
-        "The share of a secret's words that are wrong where they stand, on average. It shows a secret that comes out in "
-        "part.",
+        "The share of a secret's words that are wrong in their places, on average; so it also sees secrets that come "
+        "out in part.",
         "What a guess at random gets wrong: 90% of digits.",
     ),
     Explanation(
