@@ -1,0 +1,371 @@
+"""Many small trainings at once: shadow models, retrainings, the cells of a sweep.
+
+    jobs = [Job(f"shadow-{k}", partial(train_one, corpus, inside[k])) for k in range(16)]
+    results = run_jobs(jobs, folder)          # [{"losses": (N,)}, …] in the jobs' order
+
+A step of a small model is too short to be divided among cores: two threads gain little and wait for each other much.
+So every training gets one thread, and every core a training. Whatever the way and the number of workers, a job gives
+the same bits on the same machine, and what it gave is on the disk at once: the same call after a crash does the rest.
+
+Threads of one process are no way: dropout draws from PyTorch's one global generator, so trainings side by side would
+draw from each other's streams, and what they give would depend on timing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import threading
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trustnlp import checks, files
+from trustnlp.errors import ArgumentError, RunError
+from trustnlp.progress import Progress, silent
+
+RESULT = "result.npz"
+WAYS = ("auto", "serial", "processes")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Libraries read these when a worker loads them. Threads that wait must not spin: there is one job for each core.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_LIMIT = 60  # seconds that anything but a job may take
+_MEMORY = "if memory ran out, give fewer workers; run it again: what is done is kept"
+_GUARD = "see what it wrote; a script must guard its own calls by: if __name__ == '__main__'"
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work whose outcome depends on itself alone.
+
+    Args:
+        name: of its folder; letters, digits, `.`, `_` and `-`.
+        run: called with that folder, where it may keep checkpoints; gives small arrays of numbers by name. For workers
+            it must be picklable: a function of a module, or `functools.partial` of one. An object that several jobs
+            hold, such as a corpus, is sent once to each worker, and its jobs share it there.
+
+    Raises:
+        ArgumentError: a name that breaks its rule.
+    """
+
+    name: str
+    run: Callable[[Path], Mapping[str, np.ndarray]] = field(repr=False)  # it may hold training texts
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ArgumentError("name", "letters, digits, '.', '_' and '-'", self.name)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    folder: str | Path,
+    *,
+    way: str = "auto",
+    workers: int | None = None,
+    progress: Progress = silent,
+    stage: str = "training",
+) -> list[Arrays]:
+    """What each job gives, in the jobs' order: what is in `folder` already, else what it gives now.
+
+    Nothing but time depends on the way:
+
+    - `serial`: one job after another in this process.
+    - `processes`: fresh processes that take one job after another, as each becomes free.
+    - `auto`: a race of both. This process begins with the jobs while workers start, which takes seconds, and leaves
+      the rest to them as soon as one is ready. So jobs of milliseconds never wait for a process, and long ones lose
+      nothing. On one core, for one job, and inside another worker it is `serial`.
+
+    A failing job keeps further ones from being begun; those that are running end, and their results are kept. Ctrl-C
+    and a killed run end the workers at once and keep all results too. A job's name is all that tells it from others: to
+    give a folder other jobs of the same names is up to the caller to prevent.
+
+    Args:
+        jobs: of distinct names.
+        folder: each job has a folder of its name in it.
+        way: one of WAYS.
+        workers: how many processes, >= 1; one for each core that may be used if None.
+        progress: hears how many of the jobs are done.
+        stage: the name given to `progress`.
+
+    Raises:
+        ArgumentError: jobs of one name; jobs that cannot be pickled where workers are wanted; another argument breaks
+            its rule.
+        RunError: a job failed, by its name; a worker died; a stored result is damaged.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    checks.one_of("way", way, WAYS)
+    limit = _cores() if workers is None else checks.at_least("workers", workers, 1)
+    names = [job.name for job in jobs]
+    if len(set(names)) < len(names):
+        raise ArgumentError("jobs", "of distinct names", sorted({name for name in names if names.count(name) > 1}))
+    run = _Run(jobs, Path(folder), progress, stage)
+    size = min(limit, len(run.missing))
+    alone = size < 2 or multiprocessing.current_process().daemon  # a worker may have none of its own
+    if way == "serial" or (way == "auto" and alone):
+        for job in list(run.missing):
+            run.do_here(job)
+    elif run.missing:
+        _by_workers(run, size, race=way == "auto")
+    return [_load(run.folder / name / RESULT) for name in names]
+
+
+class _Run:
+    """The jobs, and which of them have no result yet."""
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, progress: Progress, stage: str) -> None:
+        self.folder = folder
+        self.missing = [job for job in jobs if not (folder / job.name / RESULT).exists()]
+        self._total = len(jobs)
+        self._progress = progress
+        self._stage = stage
+        self._show()
+
+    def do_here(self, job: Job) -> None:
+        """Does a job in this process."""
+        try:
+            with _one_thread():
+                _do(job, self.folder)
+        except Exception as error:
+            raise _failure({job.name: _in_words(error)}) from error
+        self.finished(job)
+
+    def finished(self, job: Job) -> None:
+        """Takes note of a result that is stored."""
+        self.missing.remove(job)
+        self._show()
+
+    def _show(self) -> None:
+        self._progress(self._stage, self._total - len(self.missing), self._total, {})
+
+
+def _do(job: Job, folder: Path) -> None:
+    place = folder / job.name
+    place.mkdir(parents=True, exist_ok=True)
+    _store(place / RESULT, job.run(place))
+
+
+def _store(path: Path, given: Mapping[str, np.ndarray]) -> None:
+    arrays = {name: np.asarray(array) for name, array in given.items()}
+    if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise ArgumentError("run", "a function that gives arrays of numbers", f"objects for {objects}")
+    with files.whole(path) as part, part.open("wb") as out:
+        np.savez(out, **arrays)  # type: ignore[arg-type]
+
+
+def _load(path: Path) -> Arrays:
+    try:
+        with path.open("rb") as source, np.load(source, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} cannot be read ({error})", "delete it, and its job is done again") from error
+
+
+def _failure(failed: Mapping[str, str]) -> RunError:
+    told = "; ".join(f"job {name!r} failed: {why}" for name, why in failed.items())
+    return RunError(told, "mend it and run again: what the others gave is kept")
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- workers ---------------------------------------------------------------------------------------------------
+
+
+def _by_workers(run: _Run, size: int, race: bool) -> None:
+    jobs = list(run.missing)
+    failed: dict[str, str] = {}
+    with _team(jobs, run.folder, size) as (turns, team):
+        mine = 0
+        while race and turns.given == mine and (turn := turns.take()) is not None:
+            run.do_here(jobs[turn])
+            mine += 1
+        while team and (run.missing or failed):
+            ready = wait(list(team))
+            for reports in [each for each in team if each in ready]:
+                turn, error = _heard(reports, team[reports])
+                if turn is None:
+                    del team[reports]
+                elif error:
+                    failed[jobs[turn].name] = error
+                else:
+                    run.finished(jobs[turn])
+    if failed:
+        raise _failure(failed)
+
+
+class _Turns:
+    """The numbers 0, 1, … `end` - 1, each given once, to whichever process asks next."""
+
+    def __init__(self, context: SpawnContext, end: int) -> None:
+        self._next = context.RawValue("q", 0)
+        self._lock = context.Lock()
+        self._end = end
+
+    @property
+    def given(self) -> int:
+        """How many have been given."""
+        return int(self._next.value)
+
+    def take(self) -> int | None:
+        """The next number, or None."""
+        with self._locked():
+            turn = self.given
+            self._next.value = min(turn + 1, self._end)
+        return turn if turn < self._end else None
+
+    def stop(self) -> None:
+        """No number is given any more."""
+        with self._locked():
+            self._next.value = self._end
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_LIMIT):
+            raise RunError("a worker died while it took its next job", _MEMORY)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+@contextmanager
+def _team(jobs: Sequence[Job], folder: Path, size: int) -> Iterator[tuple[_Turns, dict[Connection, SpawnProcess]]]:
+    """`size` processes at work on the jobs, by what they report to; none is left after the block, however it ends."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads of PyTorch in the middle of something
+    turns, payload = _Turns(context, len(jobs)), _pickled(jobs)
+    team: dict[Connection, SpawnProcess] = {}
+    senders: list[threading.Thread] = []
+    try:
+        for _ in range(size):
+            ours, theirs = context.Pipe()
+            with _for_workers():
+                team[ours] = context.Process(target=_work, args=(theirs, turns, folder), daemon=True)
+                team[ours].start()
+            theirs.close()  # the worker alone has it, so its end is heard
+            # Workers read when they have loaded their libraries: nobody waits for that.
+            senders.append(threading.Thread(target=_send, args=(ours, payload), daemon=True))
+            senders[-1].start()
+        yield turns, dict(team)
+    finally:
+        for process in team.values():
+            process.kill()  # it holds nothing that is not on the disk
+            process.join(_LIMIT)
+        for sender in senders:
+            sender.join(_LIMIT)
+        for ours in team:
+            ours.close()
+
+
+def _pickled(jobs: Sequence[Job]) -> bytes:
+    try:
+        return pickle.dumps(jobs)  # all at once: what jobs share is in it once
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        mend = "give functions of a module, or functools.partial of them; or do them with way='serial'"
+        raise ArgumentError("jobs", "picklable where workers do them", _in_words(error), mend) from None
+
+
+def _send(connection: Connection, payload: bytes) -> None:
+    with suppress(OSError):  # a worker that has died is heard of by those who wait for its reports
+        connection.send_bytes(payload)
+
+
+@contextmanager
+def _for_workers() -> Iterator[None]:
+    """What a process that is started inside inherits: the environment of workers, and no ear for Ctrl-C."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        with _deaf():
+            yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C inside is heard afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def _work(reports: Connection, turns: _Turns, folder: Path) -> None:
+    """One worker: does one job after another and tells of each, until none is left."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    jobs: Sequence[Job] = pickle.loads(reports.recv_bytes())  # noqa: S301 (sent by the process that started this one)
+    while (turn := turns.take()) is not None:
+        error = _attempt(jobs[turn], folder)
+        if error:
+            turns.stop()
+        reports.send((turn, error))
+    reports.send((None, ""))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _attempt(job: Job, folder: Path) -> str:
+    """Does a job; its error in words, or nothing."""
+    try:
+        _do(job, folder)
+    except Exception as error:
+        traceback.print_exc()
+        return _in_words(error)
+    return ""
+
+
+def _heard(reports: Connection, process: SpawnProcess) -> tuple[int | None, str]:
+    """A worker's news: a job and its error, or no job where it has none left to do."""
+    try:
+        turn, error = reports.recv()
+    except (EOFError, OSError):
+        process.join(_LIMIT)
+        mend = _MEMORY if process.exitcode == -signal.SIGKILL else _GUARD
+        raise RunError(f"a worker died (exit code {process.exitcode})", mend) from None
+    return turn, error
