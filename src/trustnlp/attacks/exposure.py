@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +78,20 @@ def score_candidates(
     Raises:
         ArgumentError: batch < 1, or `loss_of` answers another number of losses than it was given examples.
     """
+    return score_examples(loss_of, map(canary.example, canary.candidates()), batch)
+
+
+def score_examples(
+    loss_of: Callable[[list[Example]], ArrayLike], examples: Iterable[Example], batch: int = 1000
+) -> NDArray[np.float64]:
+    """The losses of N examples, at least one, asked for in batches, (N,).
+
+    Raises:
+        ArgumentError: batch < 1, or `loss_of` answers another number of losses than it was given examples.
+    """
     checks.at_least("batch", batch, 1)
-    candidates, losses = canary.candidates(), []
-    while chunk := [canary.example(secret) for secret in itertools.islice(candidates, batch)]:
+    left, losses = iter(examples), []
+    while chunk := list(itertools.islice(left, batch)):
         answer = np.asarray(loss_of(chunk), dtype=float)
         if answer.shape != (len(chunk),):
             raise ArgumentError("loss_of", f"a function that answers shape ({len(chunk)},)", answer.shape)
