@@ -28,7 +28,16 @@ HOMES = {
 }
 
 PUBLIC = {
-    "trustnlp.attacks": ["blind", "exposure", "inversion", "membership"],
+    "trustnlp.attacks": [
+        "blind",
+        "exposure",
+        "generation",
+        "inversion",
+        "language_scores",
+        "membership",
+        "neighbours",
+        "secret_sharer",
+    ],
     "trustnlp.data": ["Corpus", "Example", "load"],
     "trustnlp.dp": [
         "AutomaticClipping",

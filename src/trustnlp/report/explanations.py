@@ -209,6 +209,40 @@ EXPLANATIONS = (
         "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
     ),
     Explanation(
+        "canary-exposure-sampled",
+        "secrets",
+        "Among others drawn at random, a planted secret is exposed by {value}.",
+        "The same for secrets with too many possible values to try them all: each is ranked among a sample of others. "
+        "The test for memorisation is as strict as with all of them, but no more can show than the sample is large.",
+        "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
+    ),
+    Explanation(
+        "canary-exposure-fitted",
+        "secrets",
+        "Extrapolated from that sample, a planted secret is exposed by {value}.",
+        "How far up a secret would rank among all possible ones, if the model's opinion of them follows the bell-like "
+        "curve that was fitted to the sample. It is left out where the sample contradicts that curve; elsewhere, too, it "
+        "is no more than an extrapolation.",
+        "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
+    ),
+    Explanation(
+        "extraction-*-texts",
+        "secrets",
+        "Given its beginning, the model recites {value} of the training texts.",
+        "The model is shown the beginning of a training text and goes on writing; counted is how often what it writes "
+        "is the rest of that text, word for word. The same is tried with texts it never saw, as some anyone could "
+        "complete.",
+        "No more than of texts that it was never trained on.",
+    ),
+    Explanation(
+        "extraction-*-canaries",
+        "secrets",
+        "Given the words before it, the model spells out {value} of the planted secrets.",
+        "The simplest attack there is: let the model go on writing after the words that stand before a secret, and "
+        "read it.",
+        "0%.",
+    ),
+    Explanation(
         "inversion-exact-match",
         "secrets",
         "{value} of the planted secrets are read out of the model exactly, by gradients alone.",
