@@ -36,7 +36,9 @@ PUBLIC = {
         "language_scores",
         "membership",
         "neighbours",
+        "risk",
         "secret_sharer",
+        "shadows",
     ],
     "trustnlp.data": ["Corpus", "Example", "load"],
     "trustnlp.dp": [

@@ -4,6 +4,8 @@ blind       are members and non-members told apart without any model?
 membership  does the model tell its training texts from others?
 exposure    does the model know a secret that was planted in its training texts?
 inversion   can such a secret be read out of the model by gradients?
+shadows     models trained on random halves of the texts, which the strongest membership attacks compare with
+risk        which texts leak most: by label, length, activity of the user, and group
 
 Of language models:
 
@@ -20,7 +22,9 @@ from trustnlp.attacks import (
     language_scores,
     membership,
     neighbours,
+    risk,
     secret_sharer,
+    shadows,
 )
 
 __all__ = [
@@ -31,5 +35,7 @@ __all__ = [
     "language_scores",
     "membership",
     "neighbours",
+    "risk",
     "secret_sharer",
+    "shadows",
 ]
