@@ -108,7 +108,7 @@ def test_every_score_is_that_of_its_slow_reference(seed, k):
         "error-zone": (
             scores_of.error_zone(found, other),
             [
-                slow_error_zone(*rows, 0.1)
+                slow_error_zone(*rows, 0.01)
                 for rows in zip(found.log_probs, other.log_probs, found.top_is_right, strict=True)
             ],
         ),
@@ -157,7 +157,7 @@ def test_hand_computed_cases():
     assert scores_of.min_k_plus_plus(both, 0.5) == pytest.approx(-1)
     # Rises 2, falls 1 among the wrong tokens, 0.5 at the right one; m = 3.5 / 3.
     found = scores_of.error_zone(scores([[-1, -2, -1]], [[False, False, True]]), scores([[-3, -1, -1.5]]))
-    assert found == pytest.approx((2 * 3 / 3.5 + 0.1) / (1 * 3 / 3.5 + 0.3))
+    assert found == pytest.approx((2 * 3 / 3.5 + 0.01) / (1 * 3 / 3.5 + 0.03))
 
 
 def test_a_model_without_preferences_scores_zero_not_nan():

@@ -222,7 +222,7 @@ def reference_ratio(scores: TokenScores, reference: TokenScores) -> Array:
     return _loss_ratio(perplexity(reference), perplexity(scores))
 
 
-def error_zone(scores: TokenScores, reference: TokenScores, smoothing: float = 0.1) -> Array:
+def error_zone(scores: TokenScores, reference: TokenScores, smoothing: float = 0.01) -> Array:
     """Rises over falls of log p at the tokens that the model gets wrong, smoothed, (N,), >= 0.
 
     The paper's score is P / F with P = sum of max(D, 0), F = sum of max(-D, 0) and D = log p - log p_reference over
@@ -240,7 +240,7 @@ def error_zone(scores: TokenScores, reference: TokenScores, smoothing: float = 0
         scores: of the texts.
         reference: of the same texts in the same tokens, under a model trained on neither members nor non-members, such
             as the model before fine-tuning.
-        smoothing: c, > 0.
+        smoothing: c, > 0; small, to stay close to the paper's ratio where there is one.
 
     Raises:
         ArgumentError: smoothing <= 0, or another number of texts.

@@ -86,7 +86,9 @@ class KeyValueDecoder:
 
     def _read(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
         device = next(self.model.parameters()).device
-        found = self.model(input_ids=tokens.to(device), past_key_values=cache, use_cache=True)
+        before = 0 if cache is None else cache.get_seq_length()
+        real = torch.ones(len(tokens), before + tokens.shape[1], dtype=torch.long, device=device)
+        found = self.model(input_ids=tokens.to(device), attention_mask=real, past_key_values=cache, use_cache=True)
         return _checked(found.logits[:, -1].double().log_softmax(-1), len(tokens)), found.past_key_values
 
 

@@ -221,8 +221,8 @@ EXPLANATIONS = (
         "secrets",
         "Extrapolated from that sample, a planted secret is exposed by {value}.",
         "How far up a secret would rank among all possible ones, if the model's opinion of them follows the bell-like "
-        "curve that was fitted to the sample. It is left out where the sample contradicts that curve; elsewhere, too, it "
-        "is no more than an extrapolation.",
+        "curve that was fitted to the sample. It is left out where the sample contradicts that curve; elsewhere, too, "
+        "it is no more than an extrapolation.",
         "About 1.4 bits on average, which is what a model gives that has never seen the secret.",
     ),
     Explanation(
