@@ -15,7 +15,7 @@ from trustnlp.results import Finding, Results, Verdict
 from trustnlp.studies import attack_canaries, attack_membership
 
 STRICT = Path(__file__).parents[2] / "docs" / "strict.toml"
-MEMBERS, NONMEMBERS, OTHERS = rows(800, 3)
+MEMBERS, NONMEMBERS, OTHERS = rows(2000, 3)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
@@ -36,7 +36,7 @@ class TestTheReviewersWalk:
     def test_a_leaky_model_fails_with_a_clear_table(
         self, files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model = classifier(MEMBERS, tmp_path / "leaky", steps=90)
+        model = classifier(MEMBERS, tmp_path / "leaky", steps=60)
         out = str(tmp_path / "review")
         attacked = call(monkeypatch, "attack", "membership", "--model", str(model), *files, "--out", out, "--seed", "1")
         assert attacked.exit_code == 0, attacked.output
@@ -50,13 +50,13 @@ class TestTheReviewersWalk:
         assert gated.exit_code == 1
         assert "gate closed" in gated.output
         broken = [line for line in gated.output.splitlines() if "broken" in line]
-        assert any("membership-loss-tpr-at-1pct-fpr" in line and "≤ 5.00%" in line for line in broken)
-        assert "at most 5% of the texts" in gated.output
+        assert any("membership-loss-auc" in line and "≤ 60.0%" in line for line in broken)
+        assert "no attack may tell a" in gated.output
 
     def test_a_model_that_never_saw_the_texts_passes(
         self, files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model = classifier(OTHERS, tmp_path / "private", steps=90)
+        model = classifier(OTHERS, tmp_path / "private", steps=30)
         out = str(tmp_path / "review")
         attacked = call(monkeypatch, "attack", "membership", "--model", str(model), *files, "--out", out, "--seed", "1")
         assert attacked.exit_code == 0, attacked.output

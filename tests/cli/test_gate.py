@@ -47,6 +47,13 @@ def test_a_broken_rule_closes_it_and_says_why(run: Path) -> None:
     assert "[bold]promised[/bold]" in shown  # what a file says is never markup
 
 
+def test_a_reason_stands_beside_the_first_figure_of_its_rule(run: Path) -> None:
+    _, shown = hold(run, {"*p*": 'ceiling = 0.05\nwhy = "promised"'})
+    assert shown.count("promised") == 1
+    assert "gap" in shown
+    assert "epsilon" in shown
+
+
 def test_insufficient_evidence_is_a_state_of_its_own(run: Path) -> None:
     assert hold(run, {"gap": "ceiling = 0.25"})[0] == 3
     assert hold(run, {"unmeasured": "ceiling = 0.25"})[0] == 3

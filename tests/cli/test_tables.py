@@ -1,9 +1,11 @@
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from trustnlp.cli.tables import STYLES, findings_table
+from trustnlp.cli.tables import STYLES, attacks_table, findings_table
 from trustnlp.results import Finding, Results, Tone, Verdict
 
 LEAK = Finding("membership-loss-auc", "Told apart", 0.75, 0.7, 0.8, verdict=Verdict.LEAKS)
@@ -45,6 +47,26 @@ def test_text_from_data_is_never_markup(hostile: str) -> None:
     head, row = lines(Finding("epsilon", f"Budget of {hostile}", 1.0, unit="", regime=f"plain {hostile}"))
     assert f"plain {hostile}" in head
     assert f"Budget of {hostile}" in row
+
+
+def test_attacks_stand_in_a_table_of_their_own() -> None:
+    rare = {"nonmembers_needed": 1000}
+    too_few = Finding("x", "x", None, verdict=Verdict.INSUFFICIENT_EVIDENCE, details=rare)
+    found = [
+        BLIND,
+        Finding("membership-min-k-tpr-at-1pct-fpr", "Found", 0.2, 0.1, 0.3, verdict=Verdict.LEAKS),
+        replace(too_few, id="membership-min-k-tpr-at-0-1pct-fpr"),
+        LEAK,
+        UNKNOWN,
+    ]
+    table, others = attacks_table(Results({}, tuple(found)))
+    assert others == (BLIND, UNKNOWN)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    head, first, second = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert head.split("  ")[0] == "attack"
+    assert re.split("  +", first) == ["min-k", "20.0% (10.0% to 30.0%)", "leaks", "needs 1,000 non-members", "–"]
+    assert re.split("  +", second) == ["loss", "–", "–", "75.0% (70.0% to 80.0%)", "leaks"]
 
 
 def test_a_measured_figure_needs_no_verdict() -> None:

@@ -149,16 +149,23 @@ def canaries(
 
 
 def _show(console: Console, results: Results, out: Path) -> None:
-    """The findings and the report, and in front of both whether the figures can be trusted."""
-    from trustnlp.cli.assess import show
-    from trustnlp.results import Verdict
+    """The findings, the attacks in a table of their own, the report, and whether the figures can be trusted."""
+    from rich.text import Text
 
-    show(console, results, out)
+    from trustnlp import report
+    from trustnlp.cli.tables import attacks_table, findings_table
+    from trustnlp.results import Results, Verdict
+
+    path = report.write(out, results)
+    attacks, others = attacks_table(results)
+    console.print(findings_table(Results(results.run, others)))
+    if attacks.rows:
+        console.print(attacks)
+    console.print(Text.assemble("report    ", (str(path), "bold")), soft_wrap=True)
     if any(finding.verdict is Verdict.BIASED_SPLIT for finding in results):
         console.print(
             "warning   members and non-members are told apart without the model, so the attacks may see how the files "
             "differ and not what the model has learned; draw both at random from one source",
             style="bold red",
             highlight=False,
-            soft_wrap=True,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from trustnlp.report.gate import GateReport
 
+_OTHER_COLUMNS = 76  # characters that all columns but the first need to be read well
 _COLOURS = {"passed": "green", "broken": "bold red", "missing": "bold red", "insufficient evidence": "yellow"}
 
 
@@ -40,24 +41,29 @@ def gate(
         from rich.console import Console
 
         # A build log has no width of its own; a table squeezed into 80 columns is hard to read there.
-        Console(width=None if sys.stdout.isatty() else 120).print(_table(outcome))
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        console.print(_table(outcome, console.width))
         typer.echo(outcome.conclusion())
     raise typer.Exit(outcome.status)
 
 
-def _table(outcome: GateReport) -> Table:
+def _table(outcome: GateReport, width: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table("finding", "measured", "limit", "state", "why", box=SIMPLE_HEAD, pad_edge=False)
     table.columns[0].overflow = "fold"  # a name cut short could be another's
-    for row in outcome.rows:
+    longest = max(len(row.finding.id if row.finding else row.rule.finding) for row in outcome.rows)
+    table.columns[0].no_wrap = longest <= width - _OTHER_COLUMNS
+    reasons = [None, *(row.rule for row in outcome.rows)]
+    for row, before in zip(outcome.rows, reasons, strict=False):
         finding = row.finding
         measured = f"{finding.figure(finding.value)}\n{finding.interval()}".strip() if finding else "–"
         name, regime = (finding.id, finding.regime) if finding else (row.rule.finding, row.rule.regime)
         state = Text(row.state.value, style=_COLOURS[row.state])
         # Text, never a string: rich would read markup into what a file says.
         texts = map(Text, (f"{name}\n{regime}".strip(), measured, row.limit()))
-        table.add_row(*texts, state, Text(row.rule.why))
+        # One rule may be about many findings: its reason stands beside the first.
+        table.add_row(*texts, state, Text("" if row.rule is before else row.rule.why))
     return table

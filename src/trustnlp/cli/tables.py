@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -9,6 +10,8 @@ from rich.text import Text
 
 from trustnlp.results import Finding, Results, Tone
 
+_FIGURES = ("tpr-at-1pct-fpr", "tpr-at-0-1pct-fpr", "auc")
+_ATTACK = re.compile(rf"membership-(?P<attack>.+?)-(?P<figure>{'|'.join(_FIGURES)})")
 STYLES = {Tone.GOOD: "green", Tone.BAD: "bold red", Tone.UNKNOWN: "yellow", Tone.NEUTRAL: ""}
 
 
@@ -28,6 +31,30 @@ def findings_table(results: Results) -> Table:
         places = regimes if of_regimes else [""]
         table.add_row(Text(title), *(cells.get((id, place), Text()) for place in places))
     return table
+
+
+def attacks_table(results: Results) -> tuple[Table, tuple[Finding, ...]]:
+    """One row for each membership attack on the one model of a run, and the findings that are of no attack."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    for name in ("attack", "found at 1% false alarms", "at 0.1%", "AUC"):
+        table.add_column(name)
+    rows: dict[str, dict[str, Finding]] = {}
+    others = []
+    for finding in results:
+        found = _ATTACK.fullmatch(finding.id)
+        if found:
+            rows.setdefault(found["attack"], {})[found["figure"]] = finding
+        else:
+            others.append(finding)
+    for attack, figures in rows.items():
+        cells = (figures.get(figure) for figure in _FIGURES)
+        table.add_row(Text(attack), *(_attack_cell(finding) if finding else Text("–") for finding in cells))
+    return table, tuple(others)
+
+
+def _attack_cell(finding: Finding) -> Text:
+    needed = finding.details.get("nonmembers_needed")
+    return _cell(finding) if needed is None else Text(f"needs {needed:,} non-members", STYLES[Tone.UNKNOWN])
 
 
 def tables(results: Results) -> Iterator[Table]:
