@@ -5,7 +5,14 @@ membership  does the model tell its training texts from others?
 exposure    does the model know a secret that was planted in its training texts?
 inversion   can such a secret be read out of the model by gradients?
 shadows     models trained on random halves of the texts, which the strongest membership attacks compare with
+lira, rmia  the strongest: does a loss look like those of shadows that saw the text?
+population  how rare is so low a loss among other texts, or among other models?
 risk        which texts leak most: by label, length, activity of the user, and group
+
+Of models that answer labels or tags:
+
+label_only        is the right label right enough to give the text away?
+token_membership  does a single word give its text away?
 
 Of language models:
 
@@ -19,12 +26,17 @@ from trustnlp.attacks import (
     exposure,
     generation,
     inversion,
+    label_only,
     language_scores,
+    lira,
     membership,
     neighbours,
+    population,
     risk,
+    rmia,
     secret_sharer,
     shadows,
+    token_membership,
 )
 
 __all__ = [
@@ -32,10 +44,15 @@ __all__ = [
     "exposure",
     "generation",
     "inversion",
+    "label_only",
     "language_scores",
+    "lira",
     "membership",
     "neighbours",
+    "population",
     "risk",
+    "rmia",
     "secret_sharer",
     "shadows",
+    "token_membership",
 ]

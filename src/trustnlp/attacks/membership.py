@@ -32,6 +32,13 @@ FPRS = {0.01: "1pct", 0.001: "0-1pct"}
 SOURCES = {
     "loss": "Yeom et al. 2018, arXiv:1709.01604",
     "reference": "Watson et al. 2022, arXiv:2111.08440 (difficulty calibration)",
+    "lira": "Carlini et al. 2022, arXiv:2112.03570 (online)",
+    "lira-offline": "Carlini et al. 2022, arXiv:2112.03570 (offline)",
+    "rmia": "Zarifzadeh et al. 2024, arXiv:2312.03262",
+    "population": "Ye et al. 2022, arXiv:2111.09679 (attack P)",
+    "per-example": "Ye et al. 2022, arXiv:2111.09679 (attack R)",
+    "gap": "Choquette-Choo et al. 2021, arXiv:2007.14321 (gap attack)",
+    "robustness": "Choquette-Choo et al. 2021, arXiv:2007.14321 (robustness to augmentations)",
 }
 _CURVE_POINTS = 200
 
@@ -62,7 +69,7 @@ def loss_score(losses: ArrayLike) -> Array:
         ArgumentError: not a non-empty list of numbers.
         GuaranteeError: a loss is NaN or infinite.
     """
-    return -_finite("losses", losses)
+    return -finite("losses", losses)
 
 
 def reference_score(losses: ArrayLike, reference_losses: ArrayLike) -> Array:
@@ -77,9 +84,60 @@ def reference_score(losses: ArrayLike, reference_losses: ArrayLike) -> Array:
         ArgumentError: not two non-empty lists of numbers of one length.
         GuaranteeError: a loss is NaN or infinite.
     """
-    target, reference = _finite("losses", losses), _finite("reference_losses", reference_losses)
+    target, reference = finite("losses", losses), finite("reference_losses", reference_losses)
     checks.same_length(losses=target, reference_losses=reference)
     return reference - target
+
+
+def finite(name: str, values: ArrayLike) -> Array:
+    """`values` as an array, (N,).
+
+    Raises:
+        ArgumentError: not a non-empty list of numbers.
+        GuaranteeError: one is NaN or infinite; the message counts them.
+    """
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise ArgumentError(name, "a list of numbers", type(values).__name__) from None
+    if array.ndim != 1 or array.size == 0:
+        raise ArgumentError(name, "a non-empty list of numbers", f"shape {array.shape}")
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise GuaranteeError(
+            f"{bad} of {len(array)} {name} are NaN or infinite", "mend the model or leave these texts out"
+        )
+    return array
+
+
+def finite_shadows(shadow_losses: ArrayLike, inside: ArrayLike, texts: int) -> tuple[Array, Array]:
+    """The losses of K shadow models on the same N texts and which of them saw which, (K, N) both.
+
+    Raises:
+        ArgumentError: not two matrices over `texts` texts, or an `inside` that is not of true and false.
+        GuaranteeError: a loss is NaN or infinite.
+    """
+    truth = np.asarray(inside)
+    if truth.dtype != bool or truth.ndim != 2 or truth.shape[1] != texts or len(truth) == 0:
+        rule = f"true and false of shape (shadows, {texts})"
+        raise ArgumentError("inside", rule, f"{truth.dtype} of shape {truth.shape}")
+    if np.shape(shadow_losses) != truth.shape:
+        raise ArgumentError("shadow_losses", f"of shape {truth.shape}, as 'inside'", np.shape(shadow_losses))
+    return finite("shadow_losses", np.ravel(shadow_losses)).reshape(truth.shape), truth
+
+
+def refuse_unseen(name: str, counts: Array, needed: int) -> None:
+    """Raises unless every text has `needed` shadows on the side called `name`; `counts` (N,) are how many it has.
+
+    Raises:
+        GuaranteeError: some have fewer.
+    """
+    few = int((counts < needed).sum())
+    if few:
+        raise GuaranteeError(
+            f"{few} of {len(counts)} texts are {name} fewer than {needed} shadows, so nothing is known of that side",
+            "train more shadows, each on a random half, or leave these texts out",
+        )
 
 
 def check_disjoint(members: Sequence[str], nonmembers: Sequence[str]) -> None:
@@ -271,13 +329,13 @@ def _tpr_finding(
     # Only the interval is of one tie-breaking; widening it to the value of all only adds coverage.
     low, high = min(found.low, value), max(found.high, value)
     margin = margins.tpr_ratio * fpr
-    verdict = _verdict(low, high, ideal=fpr, margin=margin)
+    verdict = leak_verdict(low, high, fpr, margin)
     return Finding(value=value, low=low, high=high, verdict=verdict, details=details | {"margin": margin}, **entry)
 
 
 def _auc_finding(attack: str, inside: Array, outside: Array, margins: Margins, common: dict[str, Any]) -> Finding:
     value, found = auc(inside, outside, common["level"])
-    verdict = _verdict(found.low, found.high, ideal=0.5, margin=margins.auc)
+    verdict = leak_verdict(found.low, found.high, 0.5, margins.auc)
     if verdict is Verdict.NO_LEAK_FOUND and found.low < 1 - margins.auc:
         verdict = Verdict.INSUFFICIENT_EVIDENCE  # a score that ranks members last would serve an attacker as well
     return Finding(
@@ -293,7 +351,8 @@ def _auc_finding(attack: str, inside: Array, outside: Array, margins: Margins, c
     )
 
 
-def _verdict(low: float, high: float, ideal: float, margin: float) -> Verdict:
+def leak_verdict(low: float, high: float, ideal: float, margin: float) -> Verdict:
+    """`leaks` where the whole interval is above the ideal, `no leak found` where it is below the margin."""
     if low > ideal:
         return Verdict.LEAKS
     return Verdict.NO_LEAK_FOUND if high < margin else Verdict.INSUFFICIENT_EVIDENCE
@@ -338,23 +397,8 @@ def _more_nonmembers(fpr: float) -> str:
     return f"give at least {math.ceil(1 / fpr)} non-members"
 
 
-def _finite(name: str, values: ArrayLike) -> Array:
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise ArgumentError(name, "a list of numbers", type(values).__name__) from None
-    if array.ndim != 1 or array.size == 0:
-        raise ArgumentError(name, "a non-empty list of numbers", f"shape {array.shape}")
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
-        raise GuaranteeError(
-            f"{bad} of {len(array)} {name} are NaN or infinite", "mend the model or leave these texts out"
-        )
-    return array
-
-
 def _scores(name: str, values: ArrayLike) -> Array:
-    array = _finite(name, values)
+    array = finite(name, values)
     if len(array) < 2:
         raise ArgumentError(name, "at least two scores", len(array))
     return array
