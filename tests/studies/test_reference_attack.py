@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from trustnlp.attacks import language_scores
+from trustnlp.dp import accounting
 from trustnlp.models.token_scores import TokenScores
 from trustnlp.progress import silent
 from trustnlp.randomness import Streams
@@ -41,8 +42,9 @@ def paragraphs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, remembered_noise) -> None:
     monkeypatch.setattr(reference_attack, "QUICK", SCALE)
+    monkeypatch.setattr(accounting, "calibrate", remembered_noise)
     monkeypatch.setattr(language_training, "_SHAPE", {"width": 16, "layers": 1, "heads": 2, "max_pieces": 128})
     plain = {REFERENCE: Recipe(3e-3, 32, 1), FITTED: Recipe(3e-3, 32, 1), MEMORISED: Recipe(1e-2, 16, 4)}
     monkeypatch.setattr(language_training, "_PLAIN", plain)

@@ -29,11 +29,12 @@ REFERENCE, FITTED, MEMORISED, PRIVATE = "reference", "fitted", "memorised", "pri
 EPSILON = 8.0
 GPT2 = "gpt2"
 _PLAIN = {
-    REFERENCE: Recipe(1e-3, 16, 30, patience=2),
-    FITTED: Recipe(1e-3, 16, 8),
-    MEMORISED: Recipe(1e-3, 16, 40),
+    REFERENCE: Recipe(2e-3, 8, 30, patience=2),
+    FITTED: Recipe(2e-3, 8, 30, patience=2),
+    MEMORISED: Recipe(2e-3, 8, 20),
 }
-_PRIVATE = PrivateRecipe(2e-3, 256, 20, FlatClipping(1.0), {"dropout": 0.0})
+_BY_HEART = {"dropout": 0.0}
+_PRIVATE = PrivateRecipe(2e-3, 256, 8, FlatClipping(1.0), {"dropout": 0.0})
 _SHAPE = {"width": 128, "layers": 2, "heads": 4, "max_pieces": 256}
 _MERGES = 1024  # of GPT-2's: with more, such a small model spends its time on the vocabulary
 
@@ -60,7 +61,8 @@ def train(
     """Trains a language model in `folder`, goes on there, or takes what was trained there.
 
     Args:
-        training: `reference`, which stops when it gets no better on `valid`; `fitted`; `memorised`; `private`.
+        training: `reference` and `fitted`, which stop when they get no better on `valid`; `memorised`, which does not;
+            `private`, whose number of steps is fixed, as `valid` has no guarantee.
         texts: what it learns from.
         valid: held-out texts.
         vocabulary: `bytes`, `gpt2` (the first merges of those in $TRUSTNLP_DATA), or a public tokenizer's folder.
@@ -71,7 +73,8 @@ def train(
     """
     if training == PRIVATE:
         return _private(texts, vocabulary, streams, folder, device, progress)
-    recipe, model = _PLAIN[training], build(vocabulary, streams).to(device)
+    options = _BY_HEART if training == MEMORISED else {}
+    recipe, model = _PLAIN[training], build(vocabulary, streams, **options).to(device)
     held_out = model.encode(valid)
     sampler = ShuffledBatches(len(texts), recipe.batch_size, recipe.epochs, streams)
     optimizer = torch.optim.Adam(model.parameters(), recipe.learning_rate)
@@ -82,7 +85,7 @@ def train(
         PlainStep(model, optimizer, clip_grad_norm=recipes.CLIP_GRAD_NORM),
         streams=streams,
         evaluate=lambda: {"score": -float(losses(model, held_out).mean())},
-        patience=recipe.patience if training == REFERENCE else None,
+        patience=None if training == MEMORISED else recipe.patience,
         folder=folder,
         progress=progress,
         stage=folder.name,
