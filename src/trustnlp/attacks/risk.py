@@ -146,7 +146,7 @@ def evaluate(
     counts = np.stack([hits & members, members, hits & ~members, ~members]).sum(1)
     units = [("text", i) if example.user is None else ("user", example.user) for i, example in enumerate(examples)]
     about = {"attack": attack, "fpr": fpr, "margin": margin, "models": len(table)}
-    if fpr * (~members).sum(1).min() < 1:
+    if math.floor(fpr * (~members).sum(1).min() + 1e-9) == 0:
         about["reason"] = f"a model's non-members cannot resolve an FPR of {fpr:g}: give at least {math.ceil(1 / fpr)}"
     kinds = {kind: groups(examples) for kind, groups in AXES.items()}
     return tuple(
@@ -220,10 +220,8 @@ class _Group:
 
     def interval(self, level: float) -> Interval:
         inside_named, inside, outside_named, outside = self.counts
-        of_members, of_others = (
-            ratio(inside_named, inside, level, self.units),
-            ratio(outside_named, outside, level, self.units),
-        )
+        of_members = ratio(inside_named, inside, level, self.units)
+        of_others = ratio(outside_named, outside, level, self.units)
         return difference(self.shares[0], of_members, self.shares[1], of_others)
 
 
