@@ -70,6 +70,11 @@ def give(permit: Path, folder: Path) -> Arrays:
     return count(0, folder)
 
 
+def nap(folder: Path) -> Arrays:
+    time.sleep(0.1)
+    return count(0, folder)
+
+
 def environment(folder: Path) -> Arrays:
     assert multiprocessing.parent_process() is not None
     return {name: np.array(os.environ[name]) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}

@@ -162,6 +162,22 @@ run_jobs(jobs, here / "run", way="processes", workers=1)
     assert times_done(tmp_path / "run/quick") == 1
 
 
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import pathlib, time
+from functools import partial
+from trustnlp.models.many import Job, run_jobs
+from small_jobs import nap
+run_jobs([Job(f"nap-{{n}}", nap) for n in range(300)], pathlib.Path({str(tmp_path)!r}) / "run", workers=2)
+""")
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.endswith("must guard its own calls by: if __name__ == '__main__'\n")
+
+
 def test_what_cannot_be_sent_or_stored_is_refused(tmp_path: Path) -> None:
     local = [Job(f"local-{n}", lambda folder: {"a": np.zeros(1)}) for n in range(2)]
     with pytest.raises(ArgumentError, match=r"picklable.*way='serial'"):
