@@ -45,9 +45,9 @@ def test_every_rung_is_recorded():
     assert found.source == "two; one"
     assert [rung["epsilon"] for rung in found.details["bounds"]] == [1.0, 4.0]
     assert found.details["best"] == "one-run-f-dp"
-    assert found.details["assumes"] == "a Gaussian trade-off curve"  # what the verdict rests on
+    assert found.details["assumes"] == "a Gaussian trade-off curve"  # what the figure rests on
     json.dumps(found.details, allow_nan=False)
-    assert "assumes" not in ladder.finding(30.0, [bound(1.0), gaussian]).details
+    assert "assumes" not in ladder.finding(30.0, [bound(5.0), gaussian]).details
 
 
 def test_bounds_must_hold_all_at_once():

@@ -189,6 +189,42 @@ def test_bounds_approach_the_truth_from_below():
     assert table["f-dp"][2] > 0.55 * truth
 
 
+PEER = [  # correct, guesses, canaries, delta, epsilon by the binomial and by the f-DP analysis
+    (75, 100, 1000, 1e-4, 0.672985, 0.841724),
+    (700, 1000, 1000, 1e-5, 0.731741, 1.371980),
+    (470, 500, 1000, 1e-6, 2.435340, 4.766201),
+    (48, 50, 200, 1e-5, 1.984032, 3.554188),
+    (400, 400, 5000, 1e-6, 4.877088, 8.246288),
+    (1439, 1510, 100_000, 1e-5, 2.675851, 3.309084),
+    (40, 64, 64, 1e-5, 0.058938, 0.090980),
+]
+
+
+@pytest.mark.parametrize(("correct", "guesses", "canaries", "delta", "binomial", "f_dp"), PEER)
+def test_bounds_are_those_of_jax_privacy(correct, guesses, canaries, delta, binomial, f_dp):
+    """Golden values by jax_privacy 2.0.0 (PyPI), its `auditing.py` loaded by path, with NumPy 2 and dp-accounting 0.6:
+
+    auditing._epsilon_one_run(0.0, canaries, guesses, correct, 0.05, delta)
+    auditing._epsilon_one_run_fdp(0.0, canaries, guesses, correct, 0.05, delta)
+    """
+    for analysis, golden in (("binomial", binomial), ("f-dp", f_dp)):
+        found = lower_bound(correct, guesses, canaries, delta=delta, analysis=analysis)
+        assert found.epsilon == pytest.approx(golden, abs=6e-6)
+
+
+@pytest.mark.parametrize(
+    ("correct", "guesses", "canaries", "epsilon", "delta", "golden"),
+    [
+        (75, 100, 1000, 1.0, 1e-4, 0.40055451445360446),
+        (940, 1000, 1000, 2.5, 1e-5, 0.030811764687665548),
+        (30, 50, 200, 0.5, 1e-3, 0.7227971281207719),
+    ],
+)
+def test_p_values_are_those_of_jax_privacy(correct, guesses, canaries, epsilon, delta, golden):
+    """auditing._one_run_p_value(canaries, guesses, correct, epsilon, delta), made as above."""
+    assert p_value(correct, guesses, canaries, epsilon, delta) == pytest.approx(golden, rel=1e-9)
+
+
 # Scores
 
 

@@ -88,6 +88,18 @@ def test_two_intervals_by_hand():
     assert two_sample._bound_of(3, 90, 100, 40, 0.05, "clopper-pearson", 0.01) == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize(("delta", "golden"), [(0.0, 1.7909448342766707), (1e-2, 1.740479168716051)])
+def test_two_intervals_are_those_of_jax_privacy(delta, golden):
+    """Golden values by jax_privacy 2.0.0 (PyPI), its `auditing.py` loaded by path, with dp-accounting 0.6:
+
+    auditor = auditing.CanaryScoreAuditor([1] * 120 + [0] * 380, [1] * 9 + [0] * 491)
+    auditor.epsilon_clopper_pearson(0.05, delta, threshold_strategy=auditing.Explicit(0.5))
+    """
+    found = two_sample._bound_of(9, 500, 500, 120, 0.05, "clopper-pearson", delta)
+    assert found == pytest.approx(golden, rel=1e-9)
+    assert two_sample._bound_of(9, 500, 500, 120, 0.05, "joint", delta) > golden
+
+
 @pytest.mark.parametrize("analysis", ANALYSES)
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_a_perfect_attack_reaches_the_cap_and_a_useless_one_shows_nothing(analysis, correction):

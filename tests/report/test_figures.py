@@ -36,11 +36,64 @@ def test_the_table_reads_a_step_curve_from_the_left() -> None:
     assert [row[1] for row in figure.rows] == ["30.0%", "30.0%", "60.0%", "60.0%"]
 
 
+def test_of_many_attacks_the_clearest_are_drawn_and_the_table_has_all() -> None:
+    def attack(name: str, reached: float) -> Finding:
+        curve = {"fpr": [0.0, 0.01, 1.0], "tpr": [0.0, reached, 1.0]}
+        return Finding(f"membership-{name}-auc", "AUC", 0.7, details={"roc": curve})
+
+    names = {"loss": 0.1, "min-k": 0.5, "zlib": 0.2, "lira": 0.6, "rmia": 0.05, "gap": 0.0}
+    (figure,) = figures.of("membership", [attack(*pair) for pair in names.items()])
+    assert figure.header == ("false alarms", "by loss", "min k", "zlib", "lira", "rmia", "gap")
+    assert [name in figure.svg for name in (">by loss<", ">min k<", ">zlib<", ">lira<", ">rmia<", ">gap<")] == [
+        *[True] * 4,
+        *[False] * 2,
+    ]
+    assert figure.caption.endswith("The 4 clearest of 6 attacks are drawn; the table has all.")
+    (alone,) = figures.of("membership", [attack("gap", 0.0)])
+    assert ">gap<" in alone.svg
+    assert "clearest" not in alone.caption
+
+
 def test_exposure_has_a_dot_for_every_canary(results: Results) -> None:
     plain, private = figures.of("secrets", own(results, "canary"))
     assert len(plain.rows) == len(private.rows) == 12
     assert plain.rows[-1] == ("64", "1", "13.3", "10,000")
     assert "13.3 is a secret read out exactly" in plain.svg
+
+
+def ladder(**details: Any) -> Finding:
+    bounds = [
+        {"method": "one-run-binomial", "epsilon": 0.9, "cap": 4.4, "level": 0.975, "n": 1000, "assumes": ""},
+        {
+            "method": "one-run-f-dp",
+            "epsilon": 2.1,
+            "cap": 11.0,
+            "level": 0.975,
+            "n": 1000,
+            "assumes": "a Gaussian curve",
+        },
+    ]
+    verdict = Verdict.CONSISTENT
+    return Finding(
+        "epsilon-ladder", "Ladder", 2.1, unit="epsilon", verdict=verdict, details={"bounds": bounds} | details
+    )
+
+
+def test_a_ladder_has_a_rung_for_every_bound_and_a_line_for_the_promise() -> None:
+    (figure,) = figures.of("audit", [ladder(target=8.0)])
+    assert figure.rows == (
+        ("one run binomial", "0.9", "4.4", "97.5%", "1,000"),
+        ("one run f-DP *", "2.1", "11", "97.5%", "1,000"),
+    )
+    assert "promised 8" in figure.svg
+    assert "at least 2.1; 8 was promised." in figure.svg
+    assert figure.caption.endswith("breaks it. * takes a Gaussian curve for granted.")
+
+
+def test_a_ladder_without_a_promise_has_no_line() -> None:
+    (figure,) = figures.of("audit", [ladder()])
+    assert "promised" not in figure.svg.replace("nothing was promised", "")
+    assert "breaks it" not in figure.caption
 
 
 def test_groups_that_are_too_small_are_shown_as_such(results: Results) -> None:
@@ -69,6 +122,7 @@ def test_details_of_another_shape_leave_the_plot_out(damage: Any) -> None:
     attack = Finding("membership-loss-auc", "AUC", 0.6, details={"roc": damage})
     canary = Finding("canary-exposure", "Exposure", 2.0, unit="bits", details={"canaries": damage})
     gap = Finding("label-error-gap", "Gap", 0.1, details={"groups": damage})
+    assert figures.of("audit", [ladder(bounds=damage)]) == []
     assert figures.of("membership", [attack]) == []
     assert figures.of("secrets", [canary]) == []
     assert figures.of("fairness", [gap]) == []

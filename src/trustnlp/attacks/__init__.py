@@ -14,6 +14,15 @@ Of models that answer labels or tags:
 label_only        is the right label right enough to give the text away?
 token_membership  does a single word give its text away?
 
+What all this says of epsilon:
+
+lower_bound   a lower bound, with the most that its design could have shown
+two_sample    from many trainings with and without a canary
+one_run       from one training with many canaries
+trade_off     how well a private training can be attacked at most: any one, or a Gaussian mechanism
+ladder        lower bounds against the promise: consistent, violated, or uninformative
+false_alarms  how often a bound is wrong, counted where the truth is known
+
 Of language models:
 
 language_scores  does the model tell its training texts from others, token by token?  (with `neighbours` of texts)
@@ -24,35 +33,47 @@ secret_sharer    exposure of secrets with too many candidates to score them all
 from trustnlp.attacks import (
     blind,
     exposure,
+    false_alarms,
     generation,
     inversion,
     label_only,
+    ladder,
     language_scores,
     lira,
+    lower_bound,
     membership,
     neighbours,
+    one_run,
     population,
     risk,
     rmia,
     secret_sharer,
     shadows,
     token_membership,
+    trade_off,
+    two_sample,
 )
 
 __all__ = [
     "blind",
     "exposure",
+    "false_alarms",
     "generation",
     "inversion",
     "label_only",
+    "ladder",
     "language_scores",
     "lira",
+    "lower_bound",
     "membership",
     "neighbours",
+    "one_run",
     "population",
     "risk",
     "rmia",
     "secret_sharer",
     "shadows",
     "token_membership",
+    "trade_off",
+    "two_sample",
 ]

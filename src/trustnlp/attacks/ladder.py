@@ -78,7 +78,7 @@ def _details(upper: float | None, bounds: Sequence[LowerBound], best: LowerBound
     }
     if upper is not None:
         details["target"] = upper
-    if best.assumes and best.epsilon > (upper or 0.0):
+    if best.assumes:
         details["assumes"] = best.assumes
     return details
 

@@ -61,6 +61,15 @@ QUESTIONS = (
         "No budget was promised for this model.",
     ),
     Question(
+        "audit",
+        "Does an attack contradict the promise?",
+        "Audit of the promise",
+        "A promise is only as good as the code that keeps it. Canaries go into training by the toss of a coin, and an "
+        "attack guesses which. An attacker who is right more often than the promised epsilon allows has shown that the "
+        "promise is broken. How much an attack can show at all is limited by its number of canaries.",
+        "No audit was run for this model.",
+    ),
+    Question(
         "utility",
         "Does it work?",
         "Usefulness",
@@ -270,6 +279,34 @@ EXPLANATIONS = (
         "says.",
     ),
     Explanation(
+        "epsilon-ladder",
+        "audit",
+        "Attacks show that epsilon is at least {value}.",
+        "The best of several lower bounds, all of which hold at once with the stated confidence, beside the promise. "
+        "“Violated”: an attack did better than the promise allows. “Consistent”: none did, though one could have. "
+        "“Uninformative”: with so few canaries, not even a perfect attack could have contradicted the promise.",
+        "0, or anything below the promise, by an audit that could have shown more than the promise.",
+        "It is a lower bound: the true epsilon may be larger by any amount, and is smaller only in the few runs that "
+        "the level (95% unless said otherwise) leaves to chance.",
+    ),
+    Explanation(
+        "epsilon-lower-bound-*",
+        "audit",
+        "One attack shows that epsilon is at least {value}.",
+        "How large epsilon must be for training to explain how often this attack was right. A perfect attack on as "
+        "many canaries would have shown the resolution cap, and none could have shown more.",
+        "0, where the cap is well above the promise.",
+        "It is a lower bound: the true epsilon may be larger by any amount, and is smaller only in the few runs that "
+        "the level (95% unless said otherwise) leaves to chance.",
+    ),
+    Explanation(
+        "false-alarm-rate-*",
+        "soundness",
+        "On models that never saw the canaries, {value} of the audits raise a false alarm.",
+        "The same audit, repeated where there is nothing to find: whatever it shows then is a false alarm.",
+        "At most 5%, what an audit at 95% confidence allows itself.",
+    ),
+    Explanation(
         "label-accuracy",
         "utility",
         "{value} of unseen texts get the right label.",
@@ -328,6 +365,8 @@ DETAILS = {
     "statement": "The guarantee in full",
     "attack_ceiling": "No attack at all can recognise more than",
     "target": "Promised",
+    "resolution_cap": "A perfect attack would have shown",
+    "assumes": "Takes for granted",
     "delta": "Delta (chance that the promise fails)",
     "unit": "Protects",
     "adjacency": "Against a change by",

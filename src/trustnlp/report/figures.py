@@ -16,6 +16,7 @@ _TPR = re.compile(r"membership-(.+)-tpr-at-(0-1|1)pct-fpr")
 _AUC = re.compile(r"membership-(.+)-auc")
 _ATTACKS = {"loss": "by loss", "reference": "by reference model"}
 _ALL = "all models"
+_MOST_CURVES = 4
 _AT = {"0-1": 0.001, "1": 0.01}
 
 
@@ -32,7 +33,14 @@ class Figure:
 
 def of(question: str, findings: Sequence[Finding]) -> list[Figure]:
     """The plots of one question's section, for the findings that answer it."""
-    makers = {"membership": _rocs, "secrets": _exposures, "utility": _figures, "other": _figures, "fairness": _groups}
+    makers = {
+        "membership": _rocs,
+        "secrets": _exposures,
+        "audit": _ladders,
+        "utility": _figures,
+        "fairness": _groups,
+        "other": _figures,
+    }
     return list(makers[question](findings)) if question in makers else []
 
 
@@ -47,16 +55,17 @@ def _rocs(findings: Sequence[Finding]) -> Iterator[Figure]:
         for finding in own:
             curve, attack = _curve(finding.details.get("roc")), _AUC.fullmatch(finding.id)
             if attack and curve:
-                curves[_ATTACKS.get(attack[1], attack[1])] = curve
+                curves[_attack_name(attack[1])] = curve
         if curves:
             yield _roc(f"roc-{place}", regime, curves, own)
 
 
 def _roc(name: str, regime: str, curves: dict[str, tuple[list[float], list[float]]], own: list[Finding]) -> Figure:
+    drawn = _clearest(curves)
     points = []
     for finding in own:
         rate = _TPR.fullmatch(finding.id)
-        if rate and finding.value is not None:
+        if rate and finding.value is not None and _attack_name(rate[1]) in drawn:
             points.append((_AT[rate[2]], finding.value, finding.low, finding.high))
     header = ("false alarms", *curves)
     rows = [
@@ -72,7 +81,23 @@ def _roc(name: str, regime: str, curves: dict[str, tuple[list[float], list[float
     caption = (
         "The further a curve lies above the dotted line, the more leaks. Dots are the figures below with intervals."
     )
-    return Figure(regime or _ALL, plots.roc(curves, points, alternative), caption, header, tuple(rows))
+    if len(drawn) < len(curves):
+        caption += f" The {len(drawn)} clearest of {len(curves)} attacks are drawn; the table has all."
+    return Figure(regime or _ALL, plots.roc(drawn, points, alternative), caption, header, tuple(rows))
+
+
+def _attack_name(attack: str) -> str:
+    return _ATTACKS.get(attack, attack.replace("-", " "))
+
+
+def _clearest(curves: dict[str, tuple[list[float], list[float]]]) -> dict[str, tuple[list[float], list[float]]]:
+    """At most four curves that can be told apart: those that recognise most at 1% false alarms.
+
+    A score of few values, such as right or wrong, has no corner there, and steps would draw it as if it found nothing.
+    """
+    reached = {name: _reached(curve, 0.01) for name, curve in curves.items()}
+    best = sorted((name for name in curves if reached[name] > 0), key=lambda name: -reached[name])[:_MOST_CURVES]
+    return {name: curve for name, curve in curves.items() if name in best} or curves
 
 
 def _reached(curve: tuple[list[float], list[float]], at: float) -> float:
@@ -100,6 +125,45 @@ def _exposures(findings: Sequence[Finding]) -> Iterator[Figure]:
         caption = "One dot a secret. The more copies of it were in the training data, the easier it is to memorise."
         header = ("copies", "rank", "exposure (bits)", "possible secrets")
         yield Figure(finding.regime or _ALL, plots.exposure(dots, most, alternative), caption, header, rows)
+
+
+def _ladders(findings: Sequence[Finding]) -> Iterator[Figure]:
+    """One plot for each ladder: a row for each lower bound, and the promise as a line."""
+    for place, finding in enumerate(findings):
+        bounds = _records(finding.details.get("bounds"), ("epsilon", "cap"))
+        if finding.id != "epsilon-ladder" or not bounds:
+            continue
+        target = finding.details.get("target")
+        upper = float(target) if isinstance(target, int | float) and _is_number(target) else None
+        rungs = [plots.Dot(_bound_name(bound), bound["epsilon"], None, bound["cap"]) for bound in bounds]
+        best = max(bound["epsilon"] for bound in bounds)
+        alternative = plots.Alternative(
+            f"ladder-{place}",
+            f"Lower bounds on epsilon of the model “{finding.regime}”",
+            f"The best of {len(bounds)} bounds shows an epsilon of at least {best:.3g}; "
+            + (f"{upper:.3g} was promised." if upper is not None else "nothing was promised."),
+        )
+        header = ("bound", "epsilon is at least", "could have shown", "confidence", "n")
+        table = tuple(
+            (
+                _bound_name(bound),
+                *(_cell(bound[key]) for key in ("epsilon", "cap")),
+                _percent(bound.get("level")),
+                _cell(bound.get("n")),
+            )
+            for bound in bounds
+        )
+        caption = "A dot is what an attack has shown at least, the end of its line what a perfect one could have shown."
+        if upper is not None:
+            caption += " A dot to the right of the promise breaks it."
+        granted = dict.fromkeys(str(bound["assumes"]) for bound in bounds if bound.get("assumes"))
+        caption += "".join(f" * takes {assumed} for granted." for assumed in granted)
+        yield Figure(finding.regime or _ALL, plots.ladder(rungs, upper, alternative), caption, header, table)
+
+
+def _bound_name(bound: Mapping[str, Any]) -> str:
+    name = str(bound.get("method", "bound")).replace("-", " ").replace("f dp", "f-DP")
+    return f"{name} *" if bound.get("assumes") else name
 
 
 def _figures(findings: Sequence[Finding]) -> Iterator[Figure]:

@@ -180,11 +180,36 @@ def dots(rows: Sequence[Dot], label: str, percent: bool, alternative: Alternativ
             else:
                 axes.plot([row.value], [height], "o", color=FIRST, markersize=5)
         axes.set(xlim=span, ylim=(-0.6, len(rows) - 0.4))
-        axes.set_yticks(range(len(rows)), [_short(row.label) for row in reversed(rows)], color=INK)
+        axes.set_yticks(range(len(rows)), [_short(row.label, 28) for row in reversed(rows)], color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         if percent:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
         axes.set_xlabel(label)
+        axes.spines["left"].set_visible(False)
+        axes.grid(True, axis="x")
+        return _inline(figure, alternative)
+
+
+def ladder(rungs: Sequence[Dot], upper: float | None, alternative: Alternative) -> str:
+    """One row a lower bound on epsilon: a dot, and a line to its cap (`high`); the promise `upper` as a line down."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _axes(0.95 + 0.34 * len(rungs)) as (figure, axes):
+        for height, rung in enumerate(reversed(rungs)):
+            axes.plot([rung.value, rung.high], [height, height], color=FIRST, linewidth=1, alpha=0.55)
+            axes.plot([rung.high], [height], "|", color=FIRST, markersize=8, alpha=0.55)
+            axes.plot([rung.value], [height], "o", color=FIRST, markersize=5)
+        if upper is not None:
+            axes.axvline(upper, color=WARN, linewidth=1.1, linestyle=(0, (4, 2)))
+            label = f"promised {upper:.3g}"
+            axes.annotate(
+                label, (upper, 1), (0, 3), ("data", "axes fraction"), "offset points", color=WARN, ha="center"
+            )
+        most = max([upper or 0.0, 0.1, *(end for rung in rungs for end in (rung.value, rung.high) if end is not None)])
+        axes.set(xlim=(-0.03 * most, 1.08 * most), ylim=(-0.6, len(rungs) - 0.4))
+        axes.set_yticks(range(len(rungs)), [_short(rung.label, 24) for rung in reversed(rungs)], color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("epsilon")
         axes.spines["left"].set_visible(False)
         axes.grid(True, axis="x")
         return _inline(figure, alternative)
