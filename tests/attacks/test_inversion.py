@@ -9,7 +9,8 @@ import torch
 from scipy import stats
 
 from trustnlp import models
-from trustnlp.attacks import exposure
+from trustnlp.attacks import exposure, inversion
+from trustnlp.attacks.blanks import frozen
 from trustnlp.attacks.inversion import Guess, evaluate, exhaustive, invert, of_many
 from trustnlp.attacks.relaxations import Annealed, Fixed, GumbelStraightThrough
 from trustnlp.data import canaries
@@ -70,15 +71,15 @@ def with_crf() -> NLUModel:
 
 @pytest.mark.parametrize("relaxation", [Fixed(1.0), Annealed(), GumbelStraightThrough()], ids=str)
 def test_a_secret_learned_by_heart_is_read_out(leaky, relaxation):
-    found = invert(leaky, CODE, relaxation=relaxation, streams=STREAMS)
+    found = invert(leaky, CODE, relaxation=relaxation, patience=40, streams=STREAMS)
     assert found.secret == ("4", "0", "7")
     assert (found.exact, found.hamming, found.candidates, found.repetitions) == (True, 0.0, 10, 8)
-    assert found.loss == found.true_loss == pytest.approx(exhaustive(leaky, CODE).min())
+    assert found.loss == pytest.approx(found.true_loss) == pytest.approx(exhaustive(leaky, CODE).min(), rel=1e-3)
     assert exposure.of_canary(exhaustive(leaky, CODE), CODE).rank == 1
 
 
 def test_so_it_is_behind_a_crf(with_crf):
-    assert invert(with_crf, CODE, streams=STREAMS).exact
+    assert invert(with_crf, CODE, patience=40, streams=STREAMS).exact
 
 
 @pytest.mark.parametrize("objective", ["label", "tags"])
@@ -87,25 +88,25 @@ def test_half_of_the_loss_finds_what_it_likes_best(leaky, objective):
         invert(leaky, CODE, objective=objective, streams=STREAMS),
         exhaustive(leaky, CODE, objective=objective),
     )
-    assert found.true_loss == pytest.approx(losses[407])
-    assert found.loss == pytest.approx(losses[int("".join(found.secret))])
-    assert (losses <= found.loss * (1 + 1e-9)).mean() < 0.05  # of 1,000 secrets
+    assert found.true_loss == pytest.approx(losses[407], rel=1e-3)
+    assert found.loss == pytest.approx(losses[int("".join(found.secret))], rel=1e-3)
+    assert (losses <= found.loss).mean() < 0.05  # of 1,000 secrets
 
 
 def test_words_of_the_whole_corpus_may_be_candidates(leaky):
     words = canaries.vocabulary(canaries.plant(SAID, [CODE, COLOUR], np.random.default_rng(0)))
     assert len(words) == 24
-    found = invert(leaky, COLOUR, candidates=words, streams=STREAMS)
+    found = invert(leaky, COLOUR, candidates=words, patience=40, streams=STREAMS)
     assert found.candidates == len(words)
     assert found.exact
 
 
 def test_a_guess_is_made_without_the_secret(leaky):
-    others = [replace(CODE, secret=tuple(secret)) for secret in ("000", "999")]
-    assert {invert(leaky, one, streams=STREAMS).secret for one in (CODE, *others)} == {("4", "0", "7")}
-    wrong = invert(leaky, replace(CODE, secret=("0", "0", "0")), streams=STREAMS)
-    assert (wrong.exact, wrong.hamming) == (False, pytest.approx(2 / 3))
-    assert wrong.loss < wrong.true_loss
+    wrong = replace(CODE, secret=("0", "0", "0"))
+    found = [invert(leaky, one, steps=40, streams=STREAMS) for one in (CODE, wrong)]
+    assert found[0].secret == found[1].secret == ("4", "0", "7")
+    assert (found[1].exact, found[1].hamming) == (False, pytest.approx(2 / 3))
+    assert found[0].loss == found[1].loss < found[1].true_loss
 
 
 def test_the_words_with_the_lowest_loss_are_chosen(leaky):
@@ -140,8 +141,8 @@ def test_a_fresh_model_gives_chance():
 
 def test_many_are_searched_as_one_by_one(leaky):
     every = [COLOUR, CODE, OTHER]
-    together = of_many(leaky, every, streams=STREAMS, steps=150)
-    alone = [invert(leaky, one, streams=STREAMS, steps=150) for one in every]
+    together = of_many(leaky, every, streams=STREAMS, steps=60)
+    alone = [invert(leaky, one, streams=STREAMS, steps=60) for one in every]
     for one, other in zip(together, alone, strict=True):
         assert replace(one, loss=0, true_loss=0) == replace(other, loss=0, true_loss=0)
         assert (one.loss, one.true_loss) == pytest.approx((other.loss, other.true_loss), rel=1e-9)
@@ -178,13 +179,11 @@ def test_all_secrets_are_scored_as_their_texts_are(leaky, one):
     assert exposure.of_canary(found, one) == exposure.of_canary(expected, one)
 
 
-def test_in_one_precision_they_are_the_same(with_crf):
-    exact = with_crf.double()
-    try:
-        expected = exposure.score_candidates(lambda texts: models.losses(exact, exact.encode(texts)), CODE)
-    finally:
-        with_crf.float()
-    np.testing.assert_allclose(exhaustive(with_crf, CODE), expected, rtol=1e-9)
+def test_in_one_precision_they_are_the_same(with_crf, monkeypatch):
+    exact = frozen(with_crf)
+    monkeypatch.setattr(inversion, "frozen", lambda model, dtype: model)
+    expected = exposure.score_candidates(lambda texts: models.losses(exact, exact.encode(texts)), CODE)
+    np.testing.assert_allclose(exhaustive(exact, CODE), expected, rtol=1e-9)
 
 
 # What is refused
@@ -290,22 +289,22 @@ def by_chance(generator: np.random.Generator, length: int) -> Guess:
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_models_that_know_nothing_are_seldom_accused(length):
     generator = np.random.default_rng(length)
-    runs = [evaluate([by_chance(generator, length) for _ in range(20)]) for _ in range(400)]
+    runs = [evaluate([by_chance(generator, length) for _ in range(20)]) for _ in range(200)]
     for number in (0, 1):
         alarms = sum(run[number].verdict is Verdict.LEAKS for run in runs)
-        assert alarms <= stats.binom.ppf(0.999, 400, 0.05)
+        assert alarms <= stats.binom.ppf(0.999, 200, 0.05)
 
 
 @pytest.mark.parametrize("models_of_five", [False, True])
 def test_intervals_cover_whatever_a_models_secrets_share(models_of_five):
     """Each model has learned all of its five secrets or none; the truth is that half of all models have."""
     generator, covered = np.random.default_rng(5), np.zeros(2)
-    for _ in range(400):
+    for _ in range(200):
         knows = generator.random(12) < 0.5
         guesses = [guess(4 if known else 0) for known in knows for _ in range(5 if models_of_five else 1)]
         found = evaluate(guesses, models=np.repeat(range(12), 5).tolist() if models_of_five else None)
         covered += [finding.low <= 0.5 <= finding.high for finding in found]
-    assert (covered >= stats.binom.ppf(0.001, 400, 0.95)).all()
+    assert (covered >= stats.binom.ppf(0.001, 200, 0.95)).all()
 
 
 @pytest.mark.parametrize(

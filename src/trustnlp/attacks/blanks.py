@@ -24,6 +24,7 @@ from trustnlp.models.protocol import Batch, batches
 
 OBJECTIVES: Mapping[str, tuple[str, ...]] = {"joint": ("label", "tags"), "label": ("label",), "tags": ("tags",)}
 _TEXTS = 1000  # embedded at a time
+_ROUNDING = 1e-5  # of a vector, in float32
 
 
 class Blanks:
@@ -103,22 +104,22 @@ class Blanks:
         batch = self._encoded([[self.words[number] for number in row] for row in numbers.tolist()])
         with torch.no_grad():
             found, expected = self.model.embed(batch.inputs), self._filled(texts, self.vectors[numbers])
-        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-6, atol=1e-9):
+        if found.shape != expected.shape or (found - expected).abs().max() > _ROUNDING * found.abs().max():
             raise ModelError(
                 "a word's vector depends on the words beside it, so it cannot be searched by itself",
                 "score whole texts instead, by exposure.score_candidates",
             )
 
 
-def frozen(model: LabelModel) -> LabelModel:
-    """A copy in evaluation mode and in float64, where even the loss of a memorised text has a slope.
+def frozen(model: LabelModel, dtype: torch.dtype = torch.float64) -> LabelModel:
+    """A copy in evaluation mode; in float64, even the loss of a memorised text has a slope.
 
     Raises:
         ArgumentError: `model` answers neither labels nor tags.
     """
     if not isinstance(model, LabelModel):
         raise ArgumentError("model", "one that answers labels or tags", type(model).__name__)
-    copied: LabelModel = copy.deepcopy(model).double().eval().requires_grad_(False)
+    copied: LabelModel = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
     return copied
 
 

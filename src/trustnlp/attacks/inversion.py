@@ -7,7 +7,8 @@ that fit the model best. Each word is searched as a mixture of candidate words:
            ^------------------------------------- Adam ------------------------------------------------------'
 
 Vectors are what the model makes of a word by itself, be it hashed, spelled or looked up, so a mixture with all its
-weight on one word is that word exactly. Of several restarts, the words with the lowest loss are the guess.
+weight on one word is that word exactly. Of all words that the searches passed through, each place taken by its first
+candidate, those with the lowest loss are the guess.
 
     guesses = of_many(model, canaries, streams=streams)
     findings = evaluate(guesses, models=["this one"] * len(guesses))
@@ -56,7 +57,7 @@ class Guess:
         loss: of the text with these words, in nats.
         true_loss: of the text with the real secret. If it is lower, the search has failed; if it is higher, the model
             prefers other words, and no search of its loss would have found the secret.
-        steps: that the search took.
+        steps: that the longest of its searches took.
         exact: whether the words are the real secret.
         hamming: share of wrong words, in [0, 1].
         candidates: V, how many words the attacker thought possible at each place.
@@ -147,20 +148,20 @@ def of_many(
     found: dict[int, Guess] = {}
     for (_, words), numbers in groups.items():
         blanks = Blanks(attacked, [canaries[number] for number in numbers], words, objective)
-        best, taken = _search(blanks, relaxation, restarts, steps, patience, streams)
-        found.update(zip(numbers, _guesses(blanks, best, taken), strict=True))
+        passed, taken = _search(blanks, relaxation, restarts, steps, patience, streams)
+        found.update(zip(numbers, _guesses(blanks, passed, taken), strict=True))
     return [found[number] for number in range(len(canaries))]
 
 
 def exhaustive(model: LabelModel, canary: Canary, *, objective: str = "joint") -> NDArray[np.float64]:
     """The losses of all |R| candidate secrets, (|R|,), in their order, in nats: the limit of any search by loss.
 
-    What `exposure.score_candidates` gives, in float64, without encoding |R| texts; `exposure.of_canary` ranks them.
+    What `exposure.score_candidates` gives in float32, without encoding |R| texts; `exposure.of_canary` ranks them.
 
     Raises:
         ArgumentError, ModelError, GuaranteeError: see `invert`.
     """
-    blanks = Blanks(frozen(model), [canary], canary.alphabet, objective)
+    blanks = Blanks(frozen(model, torch.float32), [canary], canary.alphabet, objective)
     base = len(canary.alphabet)
     powers = base ** torch.arange(len(canary.secret) - 1, -1, -1, device=blanks.device)
     losses = []
@@ -176,13 +177,13 @@ def exhaustive(model: LabelModel, canary: Canary, *, objective: str = "joint") -
 def _search(
     blanks: Blanks, relaxation: Relaxation, restarts: int, steps: int, patience: int, streams: Streams
 ) -> tuple[Tensor, Tensor]:
-    """(C, R, n) numbers of the words that each search ended with, and (C, R) how many steps it took."""
+    """All words that the searches passed through, as distinct rows of a canary and n candidates, and (C, R) steps."""
     draws = _Draws(blanks, restarts, streams)
     texts = torch.arange(len(blanks.canaries), device=blanks.device).repeat_interleave(restarts)
     scores = draws.first().requires_grad_()
     adam = torch.optim.Adam([scores], lr=_RATE)
     best = scores.detach().argmax(-1)
-    same, taken = torch.zeros_like(texts), torch.zeros_like(texts)
+    passed, same, taken = [_rows(texts, best)], torch.zeros_like(texts), torch.zeros_like(texts)
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no backward in evaluation mode
         for step in range(steps):
             weights = relaxation(scores, step / steps, draws.noise)
@@ -190,12 +191,19 @@ def _search(
             (scores.grad,) = torch.autograd.grad(losses.sum(), scores)
             adam.step()
             searching, newest = same < patience, scores.detach().argmax(-1)
-            same = torch.where(searching, torch.where((newest == best).all(1), same + 1, 0), same)
-            best = torch.where(searching[:, None], newest, best)
+            changed = searching & (newest != best).any(1)
+            passed.append(_rows(texts[changed], newest[changed]))
+            best = torch.where(changed[:, None], newest, best)
+            same = torch.where(changed, 0, same + searching)
             taken += searching
             if bool((same >= patience).all()):
                 break
-    return best.unflatten(0, (-1, restarts)), taken.unflatten(0, (-1, restarts))
+    return torch.cat(passed).unique(dim=0), taken.unflatten(0, (-1, restarts))
+
+
+def _rows(texts: Tensor, numbers: Tensor) -> Tensor:
+    """(B, 1 + n) from (B,) and (B, n)."""
+    return torch.cat([texts[:, None], numbers], 1)
 
 
 class _Draws:
@@ -218,23 +226,23 @@ class _Draws:
         return torch.cat([gumbel(self._shape, one) for one in self._noise]).to(self._device)
 
 
-def _guesses(blanks: Blanks, best: Tensor, taken: Tensor) -> list[Guess]:
-    """The best restart of each canary, by its loss as words; only here is the secret looked at."""
-    canaries, restarts = best.shape[:2]
-    texts = torch.arange(canaries, device=blanks.device)
-    losses = blanks.score(texts.repeat_interleave(restarts), best.flatten(0, 1)).view(canaries, restarts)
+def _guesses(blanks: Blanks, passed: Tensor, taken: Tensor) -> list[Guess]:
+    """The words of the lowest loss for each canary; only here is the secret looked at."""
+    losses = torch.cat([blanks.score(part[:, 0], part[:, 1:]) for part in passed.split(_TEXTS)])
     number_of = {word: number for number, word in enumerate(blanks.words)}
     truth = torch.tensor([[number_of[word] for word in canary.secret] for canary in blanks.canaries])
+    texts = torch.arange(len(truth), device=blanks.device)
     true_losses = blanks.score(texts, truth.to(blanks.device)).tolist()
     guesses = []
-    for text, (canary, restart) in enumerate(zip(blanks.canaries, losses.argmin(1).tolist(), strict=True)):
-        secret = tuple(blanks.words[number] for number in best[text, restart].tolist())
+    for text, canary in enumerate(blanks.canaries):
+        chosen = losses.where(passed[:, 0] == text, torch.inf).argmin()
+        secret = tuple(blanks.words[number] for number in passed[chosen, 1:].tolist())
         guesses.append(
             Guess(
                 secret=secret,
-                loss=float(losses[text, restart]),
+                loss=float(losses[chosen]),
                 true_loss=true_losses[text],
-                steps=int(taken[text, restart]),
+                steps=int(taken[text].max()),
                 exact=secret == canary.secret,
                 hamming=float(np.mean([a != b for a, b in zip(secret, canary.secret, strict=True)])),
                 candidates=len(blanks.words),
