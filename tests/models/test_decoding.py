@@ -104,7 +104,8 @@ def test_sampling_without_a_choice_is_greedy():
     uniforms = torch.from_numpy(np.random.default_rng(0).random((3, 2, 4)))
     likeliest = greedy().continuations(table(), PREFIXES, 4, NO_CHANCE).expand(-1, 2, -1)
     for strategy in (Sampled(2, top_k=1), Sampled(2, temperature=1e-6)):
-        assert torch.equal(strategy.continuations(table(), PREFIXES, 4, uniforms), likeliest)
+        for chances in (uniforms, 0 * uniforms, 0 * uniforms + 1 - 2**-53):  # both ends of [0, 1)
+            assert torch.equal(strategy.continuations(table(), PREFIXES, 4, chances), likeliest)
 
 
 # --- models of Transformers ------------------------------------------------------------------------------------
