@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
+from trustnlp.studies.privacy_ladder import STUDY as PRIVACY_LADDER
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
 from trustnlp.studies.reference_attack import STUDY as REFERENCE_ATTACK
 from trustnlp.studies.study import Study
@@ -15,5 +16,6 @@ STUDIES: Mapping[str, Study] = {
         PRIVATE_TRAINING,
         DISTRIBUTED_TRAINING,
         REFERENCE_ATTACK,
+        PRIVACY_LADDER,
     )
 }
