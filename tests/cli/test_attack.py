@@ -12,7 +12,7 @@ from small_checkpoints import classifier, rows
 from trustnlp.cli.app import app
 from trustnlp.errors import ArgumentError
 from trustnlp.results import Finding, Results, Verdict
-from trustnlp.studies import attack_canaries, attack_membership
+from trustnlp.studies import attack_canaries, attack_membership, engine_audit
 
 STRICT = Path(__file__).parents[2] / "docs" / "strict.toml"
 MEMBERS, NONMEMBERS, OTHERS = rows(2000, 3)
@@ -76,7 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
         found.append((request, out, more))
         return Results({"corpus": {"name": "c"}}, (blind,))
 
-    for module in (attack_membership, attack_canaries):
+    for module in (attack_membership, attack_canaries, engine_audit):
         monkeypatch.setattr(module, "run", hear)
     return found
 
@@ -141,6 +141,22 @@ def test_canaries_of_a_file(asked: list, tmp_path: Path, monkeypatch: pytest.Mon
     assert asked[0][0] == attack_canaries.Request("m", Path("planted.jsonl"), seed=2, device="cuda")
 
 
+def test_an_audit_of_the_engine(asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "mechanism": "layerwise",
+        "epsilon": 1.0,
+        "delta": 1e-6,
+        "canaries": 799,
+        "steps": 4,
+        "noise": "secure",
+        "seed": 5,
+    }
+    flat = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    assert call(monkeypatch, "attack", "audit", "--out", str(tmp_path), *flat).exit_code == 0
+    assert call(monkeypatch, "attack", "audit", "--out", str(tmp_path)).exit_code == 0
+    assert [request for request, *_ in asked] == [engine_audit.Request(**given), engine_audit.Request()]
+
+
 def test_a_biased_split_is_warned_of(asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = call(monkeypatch, "attack", "membership", "--run", "runs/a", "--out", str(tmp_path))
     assert "biased split" in outcome.stderr
@@ -153,7 +169,7 @@ def test_without_a_model_nothing_is_done(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["membership"], ["canaries"]])
+@pytest.mark.parametrize("command", [[], ["membership"], ["canaries"], ["audit"]])
 def test_every_command_has_help(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = call(monkeypatch, "attack", *command, "--help")
     assert outcome.exit_code == 0

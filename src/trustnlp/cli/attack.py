@@ -1,4 +1,4 @@
-"""`trustnlp attack`: what a model that exists reveals, of anybody's making."""
+"""`trustnlp attack`: what a model of anybody's making reveals, and whether the private engine keeps its promise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
     from trustnlp.results import Results
 
-app = typer.Typer(
-    help="Attack a model: who is in its training texts, and which secrets come out.", no_args_is_help=True
-)
+app = typer.Typer(help="Attack a model, or audit the private engine.", no_args_is_help=True)
 
 _TEXTS = "A model and its texts"
 _RUN = "Or a model of an assess run"
@@ -146,6 +144,38 @@ def canaries(
         command = recorded_command(sys.argv[1:])
         results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
     _show(console, results, out)
+
+
+@app.command()
+def audit(
+    out: Out,
+    mechanism: Annotated[
+        str, typer.Option(help="How gradients are bounded: exact, automatic, layerwise or microbatch.")
+    ] = "exact",
+    epsilon: Annotated[float, typer.Option(help="The promise that is put to the test.")] = 2.0,
+    delta: Annotated[float, typer.Option(help="Of the promise.")] = 1e-5,
+    canaries: Annotated[int, typer.Option(help="How many; one less than a multiple of 16.")] = 7_999,
+    steps: Annotated[int, typer.Option(help="Of each run.")] = 8,
+    noise: Annotated[str, typer.Option(help="seeded or secure.")] = "seeded",
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Audit the private engine itself: thousands of gradient canaries in one run, by a spy who sees every step.
+
+    The verdict is consistent, violated (the engine has a bug) or uninformative (too few canaries for the promise).
+    """
+    from rich.console import Console
+
+    from trustnlp.cli.assess import recorded_command, show
+    from trustnlp.cli.live import LiveProgress
+    from trustnlp.studies import engine_audit as study
+
+    request = study.Request(mechanism, epsilon, delta, canaries, steps, noise, seed)
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        command = recorded_command(sys.argv[1:])
+        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
+    show(console, results, out)
 
 
 def _show(console: Console, results: Results, out: Path) -> None:

@@ -220,9 +220,9 @@ def _shadow_losses(regime: str, setting: Setting, texts: tuple[Example, ...], fo
 
 def _asked(request: Request, target: Target) -> dict[str, Any]:
     """What decides the results, as the run folder keeps it: files by what is in them, wherever they are."""
-    read = dict.fromkeys(("members", "nonmembers", "population"), None)
-    given = {"run": str(request.run) if request.run else None, "references": list(request.references)}
-    return asdict(request) | read | given | {"digests": dict(target.digests)}
+    given = {name: value for name, value in asdict(request).items() if name not in target.digests}
+    paths = {"run": str(request.run) if request.run else None, "references": list(request.references)}
+    return given | paths | {"digests": dict(target.digests)}
 
 
 def _described(target: Target) -> dict[str, Any]:
