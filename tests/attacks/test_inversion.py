@@ -16,7 +16,7 @@ from trustnlp.attacks.relaxations import Annealed, Fixed, GumbelStraightThrough
 from trustnlp.data import canaries
 from trustnlp.data.canaries import COLOURS, DIGITS, Canary
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.errors import ArgumentError, ModelError
+from trustnlp.errors import ArgumentError, GuaranteeError, ModelError
 from trustnlp.models.heads import NLUModel
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Verdict
@@ -215,6 +215,11 @@ def test_a_label_that_the_model_never_learned(leaky):
         invert(leaky, replace(CODE, label="new"), streams=STREAMS)
     with pytest.raises(ModelError, match="cannot answer the label"):
         exhaustive(leaky, replace(CODE, label="new"))
+
+
+def test_a_search_that_is_lost(leaky):
+    with pytest.raises(GuaranteeError, match="left the finite numbers"):
+        invert(leaky, CODE, relaxation=lambda scores, share, noise: scores.softmax(-1) * torch.nan, streams=STREAMS)
 
 
 def test_nothing_to_search(leaky):

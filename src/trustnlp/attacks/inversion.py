@@ -7,8 +7,8 @@ that fit the model best. Each word is searched as a mixture of candidate words:
            ^------------------------------------- Adam ------------------------------------------------------'
 
 Vectors are what the model makes of a word by itself, be it hashed, spelled or looked up, so a mixture with all its
-weight on one word is that word exactly. Of all words that the searches passed through, each place taken by its first
-candidate, those with the lowest loss are the guess.
+weight on one word is that word exactly. The guess is the words with the lowest loss among all that the searches, which
+begin at random, have passed through; a mixture is passed as its heaviest word.
 
     guesses = of_many(model, canaries, streams=streams)
     findings = evaluate(guesses, models=["this one"] * len(guesses))
@@ -35,7 +35,7 @@ from trustnlp import checks
 from trustnlp.attacks.blanks import Blanks, frozen
 from trustnlp.attacks.relaxations import Annealed, Relaxation, gumbel
 from trustnlp.data.canaries import Canary
-from trustnlp.errors import ArgumentError
+from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.models.heads import LabelModel
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding, Verdict
@@ -105,7 +105,7 @@ def invert(
         ArgumentError: an argument breaks its rule.
         ModelError: the model lacks a head for the objective, does not know the label or a tag, reads less than the
             whole text, or reads some candidates as several pieces (see `single_words`).
-        GuaranteeError: a loss is NaN or infinite.
+        GuaranteeError: a loss or its gradient is NaN or infinite.
     """
     (guess,) = of_many(
         model,
@@ -198,6 +198,8 @@ def _search(
             taken += searching
             if bool((same >= patience).all()):
                 break
+    if not bool(scores.isfinite().all()):
+        raise GuaranteeError("a search has left the finite numbers", "mend the model, or use another relaxation")
     return torch.cat(passed).unique(dim=0), taken.unflatten(0, (-1, restarts))
 
 
