@@ -145,6 +145,13 @@ def test_a_file_without_canaries_and_without_planted_ones(request_of: Request, t
         run(replace(request_of, canaries=controls), tmp_path / "run")
 
 
+def test_secrets_that_are_too_many_to_score(request_of: Request, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prefix": "my card is", "secret": "4 " * 7}))
+    with pytest.raises(ArgumentError, match=r"'canaries' must be of at most 1,000,000 possible secrets .*'10,000,000'"):
+        run(replace(request_of, canaries=tmp_path / "long.jsonl"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

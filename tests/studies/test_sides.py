@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from trustnlp.attacks import one_run
 from trustnlp.data.corpus import Example
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.studies.sides import Sides, read
@@ -72,3 +73,16 @@ def test_coins_are_fair_and_take_each_text_once(inside: int, outside: int) -> No
     # Of a fixed number of fair coins, heads are binomial: their total over the runs is, too.
     assert stats.binomtest(sum(heads), 300 * count).pvalue > 1e-4
     assert np.var(heads) == pytest.approx(count / 4, rel=0.35)
+
+
+def test_a_bound_on_coins_raises_no_more_false_alarms_than_it_may() -> None:
+    # Members and non-members score alike, as under a model that saw neither; their numbers differ on purpose.
+    sides, runs = Sides(texts("in", 60), texts("out", 90)), 300
+    alarms = 0
+    for run in range(runs):
+        generator = np.random.default_rng(run)
+        places, included = sides.by_coins(generator)
+        scores = generator.normal(size=150)[places]
+        bound = one_run.from_scores(scores, included, delta=1e-5, analysis="approximate", generator=generator)
+        alarms += bound.epsilon > 0
+    assert stats.binom.sf(alarms - 1, runs, 0.05) > 1e-3

@@ -28,6 +28,8 @@ from trustnlp.studies import membership_scores as scores
 from trustnlp.studies.attack_target import AUDITED
 from trustnlp.studies.run_folder import choose_seed, open_run
 
+MOST_CANDIDATES = 1_000_000
+
 
 @dataclass(frozen=True)
 class Request:
@@ -75,6 +77,10 @@ def run(
     """
     request = replace(request, seed=choose_seed(out, request.seed))
     name, regime, model, canaries, digest = _opened(request)
+    largest = max(canary.space for canary in canaries)
+    if largest > MOST_CANDIDATES:
+        rule = f"of at most {MOST_CANDIDATES:,} possible secrets each, as every one is scored"
+        raise ArgumentError("canaries", rule, f"{largest:,}", "plant shorter secrets, or ones of a smaller alphabet")
     scores.losses_of(model, [canary.example() for canary in canaries], "canaries")  # refused before anything is written
     asked = asdict(request) | {"canaries": digest, "run": str(request.run) if request.run else None}
     folder = open_run(out, asked, overwrite=overwrite)
