@@ -66,3 +66,7 @@ def test_gpt2s_vocabulary_needs_its_files(monkeypatch):
     monkeypatch.delenv("TRUSTNLP_DATA", raising=False)
     with pytest.raises(ArgumentError, match=r"'vocabulary' must be 'bytes' or a folder where TRUSTNLP_DATA is not set"):
         build("gpt2", Streams(0))
+
+
+def test_bytes_get_more_positions_as_a_text_has_more_of_them():
+    assert build("bytes", Streams(0)).encoding.max_pieces == 64

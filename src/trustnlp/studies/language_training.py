@@ -27,7 +27,7 @@ from trustnlp.studies.regimes import epsilon_finding
 
 REFERENCE, FITTED, MEMORISED, PRIVATE = "reference", "fitted", "memorised", "private"
 EPSILON = 8.0
-GPT2 = "gpt2"
+BYTES, GPT2 = "bytes", "gpt2"
 _PLAIN = {
     REFERENCE: Recipe(2e-3, 8, 30, patience=2),
     FITTED: Recipe(2e-3, 8, 30, patience=2),
@@ -129,6 +129,8 @@ def build(vocabulary: str, streams: Streams, **options: Any) -> LanguageModel:
         ModelError: no tokenizer there.
     """
     shape: dict[str, Any] = {**_SHAPE, **options}
+    if vocabulary == BYTES:
+        shape["max_pieces"] *= 2  # a text has more bytes than pieces
     if vocabulary != GPT2:
         return build_language_model(vocabulary, streams=streams, **shape)
     root = registry.root()

@@ -10,6 +10,7 @@ better, `memorised` has gone on without dropout, `private` was trained under a p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -146,7 +147,7 @@ class _Setting:
             self.corpus.valid,
             vocabulary=self.vocabulary,
             streams=self.streams.child(name),
-            folder=folder / name.replace(", ", "-").replace(" ", "-"),
+            folder=folder / re.sub(r"[^a-z0-9.]+", "-", f"{self.corpus.name} {self.vocabulary} {name}".lower()),
             device=self.device,
             progress=progress,
         )
@@ -180,7 +181,7 @@ def _setting(name: str, vocabulary: str, scale: Scale, request: Request) -> _Set
 def _measure_corpus(setting: _Setting, cells: Cells, progress: Progress) -> list[Finding]:
     half = setting.scale.texts
     checked = blind.check(setting.texts[:half], setting.texts[half:], generator=setting.streams.numpy("blind"))
-    shared = {"corpus": setting.corpus.name, "vocabulary": Path(setting.vocabulary).name}
+    shared = {"corpus": setting.corpus.name, "vocabulary": setting.vocabulary}
     findings = [*cells.measure({**shared, "figure": "blind check"}, lambda _: [checked])]
     for training, planted in ((REFERENCE, NONE), *setting.scale.cases):
         cell = {**shared, "training": training, "canaries": planted}
