@@ -248,7 +248,7 @@ def test_texts_on_both_sides_are_refused_and_not_shown(request_of: Request, tmp_
 
 
 def test_too_few_non_members_for_the_asked_fpr(request_of: Request, tmp_path: Path) -> None:
-    said = refused(replace(request_of, fpr=0.001), tmp_path / "run", GuaranteeError, "'fpr' must be at least 0.0083")
+    said = refused(replace(request_of, fpr=0.001), tmp_path / "run", GuaranteeError, "'fpr' must be at least 1/120")
     assert said.endswith(
         "the smallest that 120 non-members resolve, got 0.001; give at least 1000 non-members, or a larger fpr"
     )

@@ -110,7 +110,7 @@ class Sides:
         have, needed = len(self.nonmembers), math.ceil(round(1 / fpr, 9))
         if have < needed:
             raise GuaranteeError(
-                f"'fpr' must be at least {1 / have:.2g}, the smallest that {have} non-members resolve, got {fpr:g}",
+                f"'fpr' must be at least 1/{have}, the smallest that {have} non-members resolve, got {fpr:g}",
                 f"give at least {needed} non-members, or a larger fpr",
             )
 
