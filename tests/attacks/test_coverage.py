@@ -23,6 +23,7 @@ SHAPES = {  # (shift, spread) of the members' scores; the non-members' are N(0, 
     "strong": (2.0, 1.0),
     "narrow": (1.0, 0.3),
     "wide": (1.0, 3.0),
+    "near 1": (3.5, 1.0),
 }
 
 
@@ -47,7 +48,7 @@ def test_the_interval_of_the_auc(shape, members, nonmembers):
     covered = sum(truth in membership.auc(*draw(seed, shape, members, nonmembers))[1] for seed in range(RUNS))
     found = report(f"AUC, {shape}, {members} against {nonmembers}", covered, RUNS)
     assert found.high >= 0.93
-    assert found.low <= 0.97
+    assert found.low <= 0.97 or shape == "near 1"  # wide on purpose where next to nothing is out of order
 
 
 @pytest.mark.slow
@@ -62,6 +63,8 @@ def test_the_interval_of_the_tpr(shape, fpr, members, nonmembers):
     )
     found = report(f"TPR at {fpr:.1%}, {shape}, {members} against {nonmembers}", covered, runs)
     assert found.high >= 0.93
+    steps_are_fine = fpr * nonmembers >= 10 and truth * members >= 10
+    assert found.low <= 0.97 or not steps_are_fine
 
 
 @pytest.mark.slow
@@ -76,7 +79,8 @@ def test_the_one_run_bound(analysis, canaries, mu):
         scores = mu * included + generator.normal(size=canaries)
         found = one_run.from_scores(scores, included, delta=DELTA, analysis=analysis, generator=generator)
         covered += found.epsilon <= truth
-    assert report(f"one run, {analysis}, mu {mu:g}, {canaries} canaries", covered, RUNS).low >= 0.94
+    assert report(f"one run, {analysis}, mu {mu:g}, {canaries} canaries", covered, RUNS).high >= 0.95
+    assert covered / RUNS >= 0.95
 
 
 @pytest.mark.slow
@@ -84,12 +88,13 @@ def test_the_one_run_bound(analysis, canaries, mu):
 @pytest.mark.parametrize("correction", ["bonferroni", "split"])
 @pytest.mark.parametrize("analysis", ["joint", "clopper-pearson", "gaussian"])
 def test_the_two_sample_bound(analysis, correction, mu):
-    truth, covered = gaussian_epsilon(mu, DELTA), 0
-    for seed in range(RUNS):
+    truth, covered, runs = gaussian_epsilon(mu, DELTA), 0, RUNS if mu == 0 else 200
+    for seed in range(runs):
         generator = np.random.default_rng(seed)
-        inside, outside = mu + generator.normal(size=500), generator.normal(size=500)
+        inside, outside = mu + generator.normal(size=300), generator.normal(size=300)
         found = two_sample.lower_bound(
             inside, outside, delta=DELTA, analysis=analysis, correction=correction, generator=generator
         )
         covered += found.epsilon <= truth
-    assert report(f"two samples, {analysis}, {correction}, mu {mu:g}", covered, RUNS).low >= 0.94
+    assert report(f"two samples, {analysis}, {correction}, mu {mu:g}", covered, runs).high >= 0.95
+    assert covered / runs >= 0.95

@@ -41,6 +41,7 @@ SOURCES = {
     "robustness": "Choquette-Choo et al. 2021, arXiv:2007.14321 (robustness to augmentations)",
 }
 _CURVE_POINTS = 200
+_ENOUGH_OUT_OF_ORDER = 5.0
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,10 @@ def tpr_interval(members: Array, nonmembers: Array, fpr: float, level: float) ->
 def auc(members: ArrayLike, nonmembers: ArrayLike, level: float = 0.95) -> tuple[float, Interval]:
     """The probability that a member scores above a non-member (ties count half), in [0, 1], with its interval.
 
-    Lower is better for privacy; ideal 0.5. The interval is the hull of two: DeLong's, symmetric in the logit, which
-    assumes no shape of scores but is too narrow near 1 (and has no width at perfect separation or constant scores);
-    and Newcombe's method 5, which holds there but undercovers elsewhere where the sides' spreads differ.
+    Lower is better for privacy; ideal 0.5. The interval is DeLong's, symmetric in the logit, which assumes no shape of
+    scores and covers in 93% to 97% of cases at 95%. Where less than 5 of the smaller side are out of order on average
+    (an AUC near 0 or 1, or few scores), it is too narrow and has no width at perfect separation; there it is the hull
+    with Newcombe's method 5, which is wide.
 
     Raises:
         ArgumentError: fewer than two scores on a side, level outside (0, 1).
@@ -282,12 +284,14 @@ def auc(members: ArrayLike, nonmembers: ArrayLike, level: float = 0.95) -> tuple
     value = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))  # whole and half pairs: exactly 1 where all are won
     variance = above.var(ddof=1) / m + below.var(ddof=1) / n
     z = float(stats.norm.ppf(0.5 + level / 2))
-    found = _newcombe_interval(value, m, n, z, level)
+    wide = _newcombe_interval(value, m, n, z, level)
     if variance < 1e-15:
-        return value, found
+        return value, wide
     reach = z * math.sqrt(variance) / (value * (1 - value))
-    low, high = special.expit(special.logit(value) + np.array([-reach, reach]))
-    return value, Interval(min(found.low, float(low)), max(found.high, float(high)), level)
+    low, high = map(float, special.expit(special.logit(value) + np.array([-reach, reach])))
+    if min(value, 1 - value) * min(m, n) >= _ENOUGH_OUT_OF_ORDER:
+        return value, Interval(low, high, level)
+    return value, Interval(min(wide.low, low), max(wide.high, high), level)
 
 
 def _newcombe_interval(value: float, m: int, n: int, z: float, level: float) -> Interval:
