@@ -49,6 +49,7 @@ def test_the_mean_has_students_interval_over_pairs():
     expected = stats.t.interval(0.95, 4, np.mean(pairs), stats.sem(pairs))
     found = mean_over_pairs(values)
     assert (found.low, found.high) == pytest.approx(expected)
+    assert 0.1 in mean_over_pairs(np.full(10, 0.1))  # as any value is, whatever the rounding
 
 
 def test_the_ratio_holds_what_the_t_test_does_not_reject():

@@ -116,18 +116,18 @@ def _success(attack: str, scores: Array, inside: Array) -> list[Finding]:
     return [
         _mean(
             tprs,
+            {"margin": margins.tpr_ratio * _FPR},
             id=f"membership-{attack}-tpr-at-1pct-fpr",
             title=f"Members found by the {attack} attack at 1% false alarms",
             ideal=_FPR,
-            margin=margins.tpr_ratio * _FPR,
             **common,
         ),
         _mean(
             aucs,
+            {"margin": margins.auc},
             id=f"membership-{attack}-auc",
             title=f"Pairs of a member and a non-member that the {attack} attack tells apart",
             ideal=0.5,
-            margin=margins.auc,
             **common,
         ),
     ]
@@ -136,17 +136,15 @@ def _success(attack: str, scores: Array, inside: Array) -> list[Finding]:
 def _utility(name: str, values: Array, pool: Pool) -> Finding:
     id, title = _UTILITY[name]
     source = "mean over models, interval by Student's t over pairs of opposites"
-    found = _mean(values, id=id, title=title, ideal=1.0, direction=Direction.HIGHER, source=source)
-    found.details["dataset"] = f"{pool.corpus.name} test"  # type: ignore[index]
-    return found
+    details = {"dataset": f"{pool.corpus.name} test"}
+    return _mean(values, details, id=id, title=title, ideal=1.0, direction=Direction.HIGHER, source=source)
 
 
-def _mean(values: Array, *, ideal: float, margin: float | None = None, **fields: Any) -> Finding:
-    """The mean over K models as a finding, with a verdict on a leak where there is a margin."""
-    value, interval = float(values.mean()), mean_over_pairs(values)
-    judged = Verdict.MEASURED
-    if margin is not None:
-        judged = membership.leak_verdict(interval.low, interval.high, ideal, margin)
+def _mean(values: Array, details: Mapping[str, Any], *, ideal: float, **fields: Any) -> Finding:
+    """The mean over K models as a finding, with a verdict on a leak where details have a margin."""
+    value, interval, judged = float(values.mean()), mean_over_pairs(values), Verdict.MEASURED
+    if "margin" in details:
+        judged = membership.leak_verdict(interval.low, interval.high, ideal, details["margin"])
     return Finding(
         value=value,
         low=interval.low,
@@ -155,7 +153,7 @@ def _mean(values: Array, *, ideal: float, margin: float | None = None, **fields:
         n=len(values),
         ideal=ideal,
         verdict=judged,
-        details={"models": values.tolist()} | ({} if margin is None else {"margin": margin}),
+        details={"models": values.tolist(), **details},
         **fields,
     )
 
@@ -197,9 +195,9 @@ def _ladder(scores: Array, inside: Array, plan: PrivacyPlan | None, delta: float
 
 def mean_over_pairs(values: Array, level: float = _LEVEL) -> Interval:
     """Student's t interval of the mean of K values, of which 2 i and 2 i + 1 belong together: K / 2 units."""
-    pairs = values.reshape(-1, 2).mean(1)
+    pairs, mean = values.reshape(-1, 2).mean(1), float(values.mean())
     reach = stats.t.ppf(0.5 + level / 2, len(pairs) - 1) * pairs.std(ddof=1) / math.sqrt(len(pairs))
-    return Interval(float(pairs.mean() - reach), float(pairs.mean() + reach), level)
+    return Interval(mean - float(reach), mean + float(reach), level)
 
 
 def ratio_over_pairs(tops: Array, bottoms: Array, level: float = _LEVEL) -> Interval | None:
@@ -277,10 +275,11 @@ def _says(found: Sequence[Finding]) -> list[str]:
     for cell in {f.regime: f.details["cell"] for f in found}.values():
         success = _of(found, cell, f"membership-{_STRONGEST}-tpr-at-1pct-fpr")
         shown = _of(found, cell, "epsilon-ladder")
+        proof = f"this proves an epsilon of at least {shown.value:.2f}" if shown.value else "this proves no epsilon"
         promise = "without privacy" if cell["epsilon"] == "none" else f"at epsilon {cell['epsilon']}"
         sentences.append(
             f"{cell['corpus']}, {cell['model']}, {promise}: {success.figure(success.value)} of members are found at 1% "
-            f"false alarms ({success.interval()}), which proves an epsilon of at least {shown.value:.2f}."
+            f"false alarms ({success.interval()}); {proof}."
         )
     return sentences
 
