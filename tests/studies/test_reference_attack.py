@@ -65,6 +65,9 @@ def test_every_attack_on_every_model_and_nothing_twice(paragraphs, tmp_path):
         assert {f"membership-{attack}-tpr-at-1pct-fpr" for attack in attacks} | {"reference-lead"} <= here
         assert ("epsilon" in here) == (training == PRIVATE)
         assert ("canary-exposure" in here) == ("extraction-greedy-canaries" in here) == (training != FITTED)
+    control = {f.id for f in findings if f.details["cell"].get("training") == REFERENCE}
+    assert control >= {f"membership-{attack}-auc" for attack in ALONE}
+    assert not any(RATIO in id or SMOOTHED in id for id in control)
     again = STUDY.run(request, tmp_path / "run", silent)
     assert again.findings == findings
 

@@ -185,8 +185,7 @@ def _measure_corpus(setting: _Setting, cells: Cells, progress: Progress) -> list
     findings = [*cells.measure({**shared, "figure": "blind check"}, lambda _: [checked])]
     for training, planted in ((REFERENCE, NONE), *setting.scale.cases):
         cell = {**shared, "training": training, "canaries": planted}
-        attack = _utility if training == REFERENCE else _attack
-        findings += cells.measure(cell, partial(attack, setting, training, planted, progress))
+        findings += cells.measure(cell, partial(_attack, setting, training, planted, progress))
         if planted == PLANTED:
             for count in setting.scale.repetitions:
                 secrets = partial(_secrets, setting, training, count, progress)
@@ -195,12 +194,6 @@ def _measure_corpus(setting: _Setting, cells: Cells, progress: Progress) -> list
 
 
 # --- what is measured of a model -------------------------------------------------------------------------------
-
-
-def _utility(setting: _Setting, training: str, planted: str, progress: Progress, path: Path) -> list[Finding]:
-    """The loss on held-out texts, and what was spent; the model comes from the folder beside the cells."""
-    trained = setting.model(training, planted, path.parents[1] / "models", progress)
-    return [_held_out(trained.model, setting), *trained.findings]
 
 
 def _held_out(model: LanguageModel, setting: _Setting) -> Finding:
@@ -225,17 +218,26 @@ def _held_out(model: LanguageModel, setting: _Setting) -> Finding:
 
 
 def _attack(setting: _Setting, training: str, planted: str, progress: Progress, path: Path) -> list[Finding]:
-    """Membership by every score, and how far the better ones lead."""
+    """Usefulness, membership by every score, and how far the better ones lead.
+
+    The reference model saw neither side. What finds "members" there, finds a chance difference between the two sides,
+    and does so in every model that is asked without a reference.
+    """
     folder = path.parents[1] / "models"
-    reference = setting.model(REFERENCE, NONE, folder, progress).model
     trained = setting.model(training, planted, folder, progress)
-    scores = attack_scores(trained.model, reference, setting)
+    own = _scored(trained.model, setting.texts)
+    scores = _scores_alone(own, trained.model, setting)
+    if training != REFERENCE:
+        reference = setting.model(REFERENCE, NONE, folder, progress).model
+        scores |= _scores_compared(own, _scored(reference, setting.texts))
     findings = [_held_out(trained.model, setting), *trained.findings]
     for place, (name, values) in enumerate(scores.items()):
         ties = setting.streams.numpy("ties", place)
         found = membership.evaluate(*setting.halves(values), attack=name, generator=ties)
-        source = language_scores.SOURCES.get(name.removesuffix("-as-published"), name)
+        source = language_scores.SOURCES[name.removesuffix("-as-published")]
         findings += [replace(finding, source=source) for finding in found]
+    if training == REFERENCE:
+        return findings
     lead = partial(_lead, scores=scores, setting=setting)
     return [
         *findings,
@@ -244,22 +246,27 @@ def _attack(setting: _Setting, training: str, planted: str, progress: Progress, 
     ]
 
 
-def attack_scores(target: LanguageModel, reference: LanguageModel, setting: _Setting) -> dict[str, Array]:
-    """Every language-model score of members and non-members, (2n,) each; higher = more member-like."""
+def _scores_alone(own: TokenScores, model: LanguageModel, setting: _Setting) -> dict[str, Array]:
+    """The scores that need no other model, of members and non-members, (2n,) each; higher = more member-like."""
     texts = setting.texts
-    own, other = _scored(target, texts), _scored(reference, texts)
     return {
         "perplexity": language_scores.perplexity(own),
         "zlib": language_scores.zlib_ratio(own, texts),
-        "lowercase": language_scores.lowercase_ratio(own, _scored(target, [text.lower() for text in texts])),
+        "lowercase": language_scores.lowercase_ratio(own, _scored(model, [text.lower() for text in texts])),
         "min-k": language_scores.min_k(own),
         "min-k-plus-plus": language_scores.min_k_plus_plus(own),
-        "neighbourhood": language_scores.neighbourhood(own, _scored(target, setting.neighbours)),
-        "recall": language_scores.recall(own, _scored(target, [setting.prefix + text for text in texts])),
-        "reference-difference": language_scores.reference_difference(own, other),
-        RATIO: language_scores.reference_ratio(own, other),
-        SMOOTHED: language_scores.error_zone(own, other),
-        PUBLISHED: published_error_zone(own, other),
+        "neighbourhood": language_scores.neighbourhood(own, _scored(model, setting.neighbours)),
+        "recall": language_scores.recall(own, _scored(model, [setting.prefix + text for text in texts])),
+    }
+
+
+def _scores_compared(own: TokenScores, reference: TokenScores) -> dict[str, Array]:
+    """The scores that compare with the reference model."""
+    return {
+        "reference-difference": language_scores.reference_difference(own, reference),
+        RATIO: language_scores.reference_ratio(own, reference),
+        SMOOTHED: language_scores.error_zone(own, reference),
+        PUBLISHED: published_error_zone(own, reference),
     }
 
 
