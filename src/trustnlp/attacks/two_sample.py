@@ -80,7 +80,7 @@ def lower_bound(
         outside: scores without it, (N,), N >= 2; independent.
         delta: in [0, 1); above 0 for `gaussian`.
         level: in (0, 1).
-        correction: how the choice of the threshold is paid for. A split halves the scores, so it needs 4 a side.
+        correction: how the choice of the threshold is paid for.
         analysis: see above.
         generator: orders tied scores and draws the halves.
 
