@@ -28,31 +28,37 @@ Of language models:
 language_scores  does the model tell its training texts from others, token by token?  (with `neighbours` of texts)
 generation       does the model go on from the beginning of a training text with that text itself?
 secret_sharer    exposure of secrets with too many candidates to score them all
+
+Modules are loaded when they are first used: whoever trains shadow models need not wait for what judges texts.
 """
 
-from trustnlp.attacks import (
-    blind,
-    exposure,
-    false_alarms,
-    generation,
-    inversion,
-    label_only,
-    ladder,
-    language_scores,
-    lira,
-    lower_bound,
-    membership,
-    neighbours,
-    one_run,
-    population,
-    risk,
-    rmia,
-    secret_sharer,
-    shadows,
-    token_membership,
-    trade_off,
-    two_sample,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trustnlp.attacks import (
+        blind,
+        exposure,
+        false_alarms,
+        generation,
+        inversion,
+        label_only,
+        ladder,
+        language_scores,
+        lira,
+        lower_bound,
+        membership,
+        neighbours,
+        one_run,
+        population,
+        risk,
+        rmia,
+        secret_sharer,
+        shadows,
+        token_membership,
+        trade_off,
+        two_sample,
+    )
 
 __all__ = [
     "blind",
@@ -77,3 +83,9 @@ __all__ = [
     "trade_off",
     "two_sample",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
