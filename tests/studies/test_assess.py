@@ -16,6 +16,12 @@ pytestmark = pytest.mark.usefixtures("hasty")
 
 OF_A_MODEL = {
     "label-accuracy",
+    "epsilon-ladder",
+    "epsilon-lower-bound-one-run-approximate",
+    "risk-by-label",
+    "risk-by-length",
+    "risk-by-activity",
+    "risk-by-group",
     "membership-loss-auc",
     "membership-loss-tpr-at-1pct-fpr",
     "membership-loss-tpr-at-0-1pct-fpr",
@@ -47,9 +53,10 @@ def test_every_regime_is_measured_the_same_way(request_of: assess.Request, tmp_p
     assert ids["plain"] == OF_A_MODEL
     assert ids["private"] == OF_A_MODEL | {"epsilon"}
     for finding in results:
-        exact = finding.id == "epsilon"
-        assert exact or finding.low is not None or finding.verdict is Verdict.INSUFFICIENT_EVIDENCE, finding
+        bound = finding.id.startswith("epsilon")  # exact, or one end of an interval by itself
+        assert bound or finding.low is not None or finding.verdict is Verdict.INSUFFICIENT_EVIDENCE, finding
 
+    assert results.get("epsilon-ladder", "private").details["target"] == results.get("epsilon", "private").value
     spent = results.get("epsilon", "private")
     ledger = Ledger.read(tmp_path / "run/private/ledger.jsonl")
     assert spent.verdict is Verdict.WITHIN_BUDGET

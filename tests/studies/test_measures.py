@@ -4,7 +4,6 @@ import pytest
 from trustnlp import models
 from trustnlp.data.canaries import Canary
 from trustnlp.data.corpus import Corpus, Example
-from trustnlp.errors import GuaranteeError
 from trustnlp.models.evaluation import Predictions
 from trustnlp.randomness import Streams
 from trustnlp.results import Verdict
@@ -73,41 +72,6 @@ class TestUtility:
         assert measures.utility(predictions(labels=("a", "b")), dataset="d") == []
         parts_of_speech = predictions(tags=(("NOUN",),), gold_tags=(("VERB",),))
         assert measures.utility(parts_of_speech, dataset="d") == []
-
-
-class TestMembership:
-    def test_planted_losses_leak(self) -> None:
-        generator = STREAMS.numpy("losses")
-        members, nonmembers = generator.exponential(0.2, 400), generator.exponential(1.0, 400)
-        found = {f.id: f for f in measures.membership_findings(members, nonmembers, None, STREAMS)}
-        assert set(found) == {f"membership-loss-{figure}" for figure in ("auc", "tpr-at-1pct-fpr", "tpr-at-0-1pct-fpr")}
-        auc = found["membership-loss-auc"]
-        assert auc.verdict is Verdict.LEAKS
-        assert auc.value == pytest.approx(1.0 / 1.2, abs=0.03)  # P(Exp(mean 0.2) < Exp(mean 1))
-
-    def test_a_reference_takes_difficulty_out(self) -> None:
-        # Texts differ in difficulty by far more than training on them helps: only the reference shows it.
-        difficulty = STREAMS.numpy("difficulty").exponential(10, 400)
-        losses = difficulty, difficulty[::-1] + 0.01
-        found = {f.id: f for f in measures.membership_findings(*losses, (difficulty, difficulty[::-1]), STREAMS)}
-        assert len(found) == 6
-        assert found["membership-loss-auc"].verdict is not Verdict.LEAKS
-        assert found["membership-reference-auc"].value == 1.0
-        assert found["membership-reference-tpr-at-1pct-fpr"].verdict is Verdict.LEAKS
-
-    def test_equal_losses_leak_nothing(self) -> None:
-        losses = STREAMS.numpy("same").exponential(1.0, (2, 2000))
-        verdicts = {f.id: f.verdict for f in measures.membership_findings(*losses, None, STREAMS)}
-        assert verdicts["membership-loss-auc"] is Verdict.NO_LEAK_FOUND
-
-    def test_ties_are_broken_by_the_streams_alone(self) -> None:
-        losses = np.repeat([0.1, 0.2, 0.3], 100)
-        one, same = (measures.membership_findings(losses, losses + 0.1, None, Streams(s)) for s in (1, 1))
-        assert one == same
-
-    def test_a_loss_that_is_no_number_is_refused(self) -> None:
-        with pytest.raises(GuaranteeError, match="1 of 3 losses are NaN"):
-            measures.membership_findings(np.array([0.1, np.nan, 0.2]), np.ones(3), None, STREAMS)
 
 
 def corpus() -> Corpus:

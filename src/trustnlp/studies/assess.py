@@ -25,9 +25,10 @@ from trustnlp.errors import RunError
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
-from trustnlp.studies import corpora, measures
+from trustnlp.studies import corpora, measures, membership_findings, membership_scores
+from trustnlp.studies.membership_findings import Promise
 from trustnlp.studies.recipes import MECHANISMS
-from trustnlp.studies.regimes import REGIMES, Setting, plain
+from trustnlp.studies.regimes import REGIMES, Setting, Trained, plain
 from trustnlp.studies.run_folder import RunFolder, choose_seed, held_request, open_run
 from trustnlp.studies.sides import Sides
 
@@ -106,7 +107,7 @@ def run(
             setting = prepared.setting(request, streams.child(regime))
             trained = REGIMES[regime].train(setting, folder.path / regime, progress, f"{regime} training")
         with folder.timed(f"{regime} measuring"):
-            measured = [*trained.findings, *_measure(trained.model, prepared, reference, streams, progress, regime)]
+            measured = [*trained.findings, *_measure(trained, prepared, reference, streams, progress, regime)]
         facts[regime] = {"model": request.model, **trained.facts}
         findings += [finding.of(regime) for finding in measured]
         folder.log(f"{regime}: done")
@@ -203,37 +204,42 @@ def _streams(request: Request, corpus: Corpus) -> Streams:
 
 def _reference(
     prepared: Prepared, request: Request, folder: RunFolder, streams: Streams, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses of members and non-members under a model that saw neither: what the attacker compares with."""
+) -> np.ndarray:
+    """Losses (N,) of members and non-members under a model that saw neither: what the attacker compares with."""
     with folder.timed("reference"):
         setting = prepared.setting(request, streams.child("reference"))
         setting = replace(setting, train=prepared.split.background.train)
         model = plain(setting, folder.path / "reference", progress, "reference training").model
-        members = measures.answers(model, prepared.split.members).losses
-        nonmembers = measures.answers(model, prepared.split.nonmembers).losses
-        return members, nonmembers
+        return membership_scores.of_sides(model, prepared.sides)
 
 
 def _measure(
-    model: Any,
+    trained: Trained,
     prepared: Prepared,
-    reference: tuple[np.ndarray, np.ndarray],
+    reference: np.ndarray,
     streams: Streams,
     progress: Progress,
     regime: str,
 ) -> list[Finding]:
-    dataset = f"{prepared.schema.name} test"
+    model, dataset = trained.model, f"{prepared.schema.name} test"
     found = measures.answers(model, prepared.test)
-    members = measures.answers(model, prepared.split.members).losses
-    nonmembers = measures.answers(model, prepared.split.nonmembers).losses
+    scores = membership_scores.by_loss(membership_scores.of_sides(model, prepared.sides), [reference])
     return [
         *measures.utility(found, dataset=dataset, users=[example.user for example in prepared.test]),
-        *measures.membership_findings(members, nonmembers, reference, streams),
+        *membership_findings.of_scores(scores, prepared.sides, streams, _promise(trained)),
         *measures.canary_findings(
             lambda examples: measures.answers(model, examples).losses, prepared.canaries, progress, f"{regime} canaries"
         ),
         *measures.fairness(model, prepared.test, found, dataset=dataset, protected_group=prepared.protected_group),
     ]
+
+
+def _promise(trained: Trained) -> Promise | None:
+    """What the regime's own accountant says, where it has one."""
+    spent = next((finding for finding in trained.findings if finding.id == "epsilon"), None)
+    if spent is None or spent.value is None:
+        return None
+    return Promise(spent.value, spent.details["delta"], "the ledger of the run")
 
 
 def _describe(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:

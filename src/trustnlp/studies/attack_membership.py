@@ -16,7 +16,7 @@ Shape legend: N texts (members first), M texts of the population, K shadow model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trustnlp.attacks import blind, ladder, language_scores, one_run, risk, shadows
+from trustnlp.attacks import blind, shadows
 from trustnlp.attacks.shadows import Shadows
 from trustnlp.data.corpus import Example
 from trustnlp.models.answering import Answer, AnsweringModel
@@ -34,9 +34,10 @@ from trustnlp.models.many import Job
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Finding, Results
-from trustnlp.studies import attack_target, corpora, measures
+from trustnlp.studies import attack_target, membership_findings
 from trustnlp.studies import membership_scores as scores
-from trustnlp.studies.attack_target import AUDITED, Promise, Request, Target
+from trustnlp.studies.attack_target import AUDITED, Request, Target
+from trustnlp.studies.membership_findings import Promise
 from trustnlp.studies.regimes import REGIMES, Setting
 from trustnlp.studies.run_folder import choose_seed, open_run
 from trustnlp.studies.sides import Sides
@@ -45,9 +46,6 @@ __all__ = ["Promise", "Request", "attack", "run", "run_callable"]
 
 Array = NDArray[Any]
 Measure = Callable[[Any, Sequence[Example]], Sequence[Finding]]
-
-_STRONGEST_FIRST = ("lira", "reference", "loss")  # fixed before looking: a best one chosen afterwards must be paid for
-_ASSUMES = "that a fair coin decided of each text whether it was trained on"
 
 
 def run(
@@ -146,12 +144,7 @@ def attack(
     progress("attack", 1, 3, {})
     found = _scores(target, own, trained, streams)
     progress("attack", 2, 3, {})
-    judged = measures.judged({name: sides.halves(values) for name, values in found.items()}, streams)
-    strongest = _strongest(found)
-    at_risk = risk.evaluate(found[strongest], sides.inside, sides.every, attack=strongest)
-    if folder is not None:
-        risk.save(folder, found[strongest], sides.inside, sides.every)
-    findings = [*_epsilon(target, found, streams), *map(_with_source, judged), *at_risk]
+    findings = membership_findings.of_scores(found, sides, streams, target.promise, folder=folder)
     progress("attack", 3, 3, {})
     return [blindly, *(finding.of(target.regime) for finding in findings)]
 
@@ -166,32 +159,6 @@ def _scores(target: Target, own: Array, trained: Shadows | None, streams: Stream
     found |= scores.by_labels(model, sides, streams)
     found |= scores.by_words(model, sides, target.references, streams)
     return found | scores.by_tokens(model, sides, target.references)
-
-
-def _epsilon(target: Target, found: Mapping[str, Array], streams: Streams) -> tuple[Finding, Finding]:
-    """The ladder, and the lower bound on epsilon that it rests on, by one attack.
-
-    All texts come from one training, so their scores depend on each other: a bound for one run allows that, one for
-    independent scores (`two_sample`) does not.
-    """
-    name = _strongest(found)
-    places, included = target.sides.by_coins(streams.numpy("coins"))
-    promise = target.promise
-    bound = one_run.from_scores(
-        found[name][places],
-        included,
-        delta=promise.delta if promise else corpora.delta_for(len(target.sides.members)),
-        analysis="approximate",
-        generator=streams.numpy("bound"),
-    )
-    bound = replace(bound, details={**bound.details, "attack": name}, assumes=_ASSUMES)
-    rungs = ladder.finding(promise.epsilon if promise else None, [bound])
-    by = {"promised_by": promise.source} if promise else {}
-    return replace(rungs, details={**rungs.details, "attack": name, **by}), bound.finding()
-
-
-def _strongest(found: Mapping[str, Array]) -> str:
-    return next(name for name in _STRONGEST_FIRST if name in found)
 
 
 def _shadows(target: Target, count: int, folder: Path, streams: Streams, progress: Progress) -> Shadows | None:
@@ -233,11 +200,6 @@ def _described(target: Target) -> dict[str, Any]:
         facts["parameters"] = sum(parameter.numel() for parameter in target.model.parameters())
     name = f"Attack on {Path(target.name).name}"
     return {"corpus": {"name": name, **sizes}, "regimes": {target.regime: facts}}
-
-
-def _with_source(finding: Finding) -> Finding:
-    """With the paper in place of the attack's name, where only the room of language models knows it."""
-    return replace(finding, source=language_scores.SOURCES.get(finding.source, finding.source))
 
 
 def _examples(texts: Sequence[str | Example]) -> tuple[Example, ...]:

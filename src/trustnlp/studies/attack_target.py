@@ -22,6 +22,7 @@ from trustnlp.models import LabelModel, checkpoint, load_checkpoint
 from trustnlp.randomness import Streams
 from trustnlp.studies import assess
 from trustnlp.studies import membership_scores as scores
+from trustnlp.studies.membership_findings import Promise
 from trustnlp.studies.regimes import Setting
 from trustnlp.studies.sides import Sides, read
 
@@ -98,25 +99,6 @@ def _check_texts(request: Request) -> None:
     for name in ("model", "members", "nonmembers", "references", "shadow_model", "population", "epsilon", "group"):
         if getattr(request, name):
             raise ArgumentError(name, "left out beside 'run', which knows it", getattr(request, name))
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What an accountant says that training may have let out.
-
-    Args:
-        epsilon: spent, >= 0.
-        delta: in (0, 1).
-        source: who says so.
-    """
-
-    epsilon: float
-    delta: float
-    source: str = "the request"
-
-    def __post_init__(self) -> None:
-        checks.non_negative("epsilon", self.epsilon)
-        checks.inside("delta", self.delta, 0, 1)
 
 
 @dataclass(frozen=True)

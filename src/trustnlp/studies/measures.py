@@ -1,14 +1,14 @@
-"""What is measured of every model, whoever trained it: utility, leakage, fairness. One function each."""
+"""What is measured of every model, whoever trained it: utility, memorised canaries, fairness. One function each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from trustnlp.attacks import exposure, membership
+from trustnlp.attacks import exposure
 from trustnlp.data.canaries import Canary
 from trustnlp.data.corpus import Example
 from trustnlp.errors import GuaranteeError
@@ -18,9 +18,7 @@ from trustnlp.fairness.spans import span_counts
 from trustnlp.models import LabelModel, predict
 from trustnlp.models.evaluation import Predictions
 from trustnlp.progress import Progress
-from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding, Verdict
-from trustnlp.studies.membership_scores import by_loss
 from trustnlp.uncertainty import Interval, proportion, ratio
 
 _SOURCES = {
@@ -70,37 +68,6 @@ def _share(id: str, title: str, value: float, interval: Interval | None, n: int,
     if interval is None:
         return replace(finding, value=None, verdict=Verdict.INSUFFICIENT_EVIDENCE)
     return replace(finding, low=interval.low, high=interval.high, level=interval.level)
-
-
-def membership_findings(
-    members: np.ndarray,
-    nonmembers: np.ndarray,
-    reference: tuple[np.ndarray, np.ndarray] | None,
-    streams: Streams,
-) -> list[Finding]:
-    """Membership inference by loss and, where there are reference losses, by reference.
-
-    Args:
-        members, nonmembers: (n,) the model's losses in nats.
-        reference: a reference model's losses on the same texts.
-        streams: breaks ties.
-    """
-    inside = by_loss(members, [reference[0]] if reference else [])
-    outside = by_loss(nonmembers, [reference[1]] if reference else [])
-    return judged({attack: (inside[attack], outside[attack]) for attack in inside}, streams)
-
-
-def judged(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], streams: Streams) -> list[Finding]:
-    """What each attack reveals, in their order.
-
-    Args:
-        scores: by attack, those of members and those of non-members, higher = more member-like.
-        streams: breaks ties.
-    """
-    findings: list[Finding] = []
-    for attack, (inside, outside) in scores.items():
-        findings += membership.evaluate(inside, outside, attack=attack, generator=streams.numpy("ties", len(findings)))
-    return findings
 
 
 def canary_findings(
