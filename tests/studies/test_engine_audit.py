@@ -132,14 +132,14 @@ def test_a_planted_bug_is_a_violation(bug, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
-def test_half_of_the_noise_takes_thousands_of_canaries(seed, monkeypatch):
+def test_half_of_the_noise_is_a_violation_to_thousands_of_canaries(seed, monkeypatch):
     def less(release, sums, block, stds, divisor):
         release(sums, block, {name: std / 2 for name, std in stds.items()}, divisor)
 
     with_noise(monkeypatch, less)
-    few, many = (audit(Request(canaries=count), 1.0, Streams(seed)) for count in (991, 7_999))
-    print(f"\n{few.value:.2f} with 991 canaries, {many.value:.2f} with 7,999")
-    assert (few.verdict, many.verdict) == (Verdict.CONSISTENT, Verdict.VIOLATED)
+    found = audit(Request(canaries=7_999), 1.0, Streams(seed))
+    print(f"\nat least {found.value:.2f}")
+    assert found.verdict is Verdict.VIOLATED
 
 
 def test_steps_that_are_not_charged_are_a_violation(monkeypatch):
