@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from trustnlp.report import render
 from trustnlp.report.study import claim, is_study, sections
 from trustnlp.results import Finding, Results, Verdict
@@ -49,3 +51,22 @@ def test_the_page_shows_claim_verdict_and_cells_and_escapes_what_comes_from_a_ru
         assert shown in page
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
+
+
+def test_more_rows_than_lines_can_show_get_a_plot_for_each_column() -> None:
+    many = [
+        cell("label-accuracy", 0.5, corpus="snips", mechanism=f"m{row}", epsilon=epsilon)
+        for row in range(5)
+        for epsilon in ("1", "8")
+    ]
+    (accuracy,) = sections(Results(RESULTS.run, tuple(many)))
+    assert [plot.title for plot in accuracy.plots] == ["snips, epsilon 1", "snips, epsilon 8"]
+    assert len({plot.svg.split('aria-labelledby="')[1].split('"')[0] for plot in accuracy.plots}) == 2
+
+
+def test_the_studys_own_sentences_and_the_verdicts_of_its_cells_are_shown() -> None:
+    said = Finding("claim", "Largest", 1.25, unit="", details={"says": [f"Dropout leaks {HOSTILE}."]})
+    leak = replace(cell("label-accuracy", 0.9, corpus="snips", mechanism="plain"), verdict=Verdict.LEAKS)
+    page = render(Results(RESULTS.run, (said, leak)))
+    assert "Dropout leaks &lt;script&gt;" in page
+    assert page.count('<span class="verdict bad">') == 1

@@ -210,6 +210,15 @@ EXPLANATIONS = (
         "0%.",
     ),
     Explanation(
+        "canary-rank",
+        "secrets",
+        "Among all that it could have been, the planted secret comes {value} from the top.",
+        "The model ranks every possible secret, and the figure is how far down the planted one stands: an attacker who "
+        "tries secrets in this order needs so large a share of all tries. No search by the model's loss can do better, "
+        "so it tells a secret that was not memorised from a search that has failed.",
+        "50%, the middle, where the model knows nothing; 0% is the first guess.",
+    ),
+    Explanation(
         "canary-exposure",
         "secrets",
         "A planted secret is exposed by {value}: each bit halves the guesses that an attacker needs.",

@@ -85,6 +85,7 @@ def _study(results: Results) -> dict[str, Any]:
         "title": str(about.get("name", "")).replace("-", " ").capitalize(),
         "about": str(about.get("claim", "")),
         "claim": study.claim(results),
+        "says": study.says(results),
         "sections": study.sections(results),
     }
 

@@ -10,6 +10,8 @@ from trustnlp.report.explanations import explain
 from trustnlp.report.pivot import Pivot, pivots
 from trustnlp.results import Finding, Results
 
+_MOST_LINES = 4
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -42,6 +44,13 @@ def claim(results: Results) -> Finding | None:
     return next((finding for finding in results if finding.id == "claim"), None)
 
 
+def says(results: Results) -> list[str]:
+    """What the study found, in sentences of its own; nothing where it has none."""
+    found = claim(results)
+    sentences = found.details.get("says", ()) if found else ()
+    return [str(sentence) for sentence in sentences]
+
+
 def sections(results: Results) -> list[Section]:
     """One section a figure, in order of appearance."""
     by_id: dict[str, list[Pivot]] = {}
@@ -54,22 +63,33 @@ def _section(id: str, tables: Sequence[Pivot]) -> Section:
     entry = explain(id)
     means = entry.means if entry else ""
     source = next((finding.source for table in tables for finding in table.findings if finding.source), "")
-    drawn = tuple(_plot(table, place) for place, table in enumerate(tables))
+    drawn = tuple(plot for place, table in enumerate(tables) for plot in _plots(table, place))
     return Section(id, tables[0].title, means, source, drawn, tuple(tables))
 
 
-def _plot(table: Pivot, place: int) -> Plot:
-    percent = table.findings[0].unit == "fraction"
+def _plots(table: Pivot, place: int) -> tuple[Plot, ...]:
+    """Lines over the columns, while they are few enough to be told apart; else a plot for each column."""
+    if 1 < len(table.columns) and len(table.rows) <= _MOST_LINES:
+        return (_over_columns(table, place),)
+    return tuple(_of_column(table, place, number) for number in range(len(table.columns)))
+
+
+def _over_columns(table: Pivot, place: int) -> Plot:
     alternative = plots.Alternative(f"{table.id}-{place}", f"{table.title}: {table.panel}", _seen(table))
-    if len(table.columns) == 1:
-        rows = [_dot(name, findings[0]) for name, findings in table.rows]
-        svg = plots.dots(rows, table.title, percent, alternative, _span(table))
-    else:
-        series = {
-            name: [_dot(column, f) for column, f in zip(table.columns, row, strict=True)] for name, row in table.rows
-        }
-        svg = plots.lines(series, table.columns, table.title, percent, alternative)
+    series = {name: [_dot(column, f) for column, f in zip(table.columns, row, strict=True)] for name, row in table.rows}
+    svg = plots.lines(series, table.columns, table.title, _percent(table), alternative)
     return Plot(table.panel or table.title, svg, "")
+
+
+def _of_column(table: Pivot, place: int, column: int) -> Plot:
+    title = ", ".join(filter(None, [table.panel, table.columns[column]])) or table.title
+    alternative = plots.Alternative(f"{table.id}-{place}-{column}", f"{table.title}: {title}", _seen(table))
+    rows = [_dot(name, row[column]) for name, row in table.rows if row[column]]
+    return Plot(title, plots.dots(rows, table.title, _percent(table), alternative, _span(table)), "")
+
+
+def _percent(table: Pivot) -> bool:
+    return table.findings[0].unit == "fraction"
 
 
 def _dot(label: str, finding: Finding | None) -> plots.Dot:

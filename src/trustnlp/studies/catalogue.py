@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trustnlp.studies.canary_extraction import STUDY as CANARY_EXTRACTION
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
 from trustnlp.studies.privacy_ladder import STUDY as PRIVACY_LADDER
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
@@ -17,5 +18,6 @@ STUDIES: Mapping[str, Study] = {
         DISTRIBUTED_TRAINING,
         REFERENCE_ATTACK,
         PRIVACY_LADDER,
+        CANARY_EXTRACTION,
     )
 }
