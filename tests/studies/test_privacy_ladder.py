@@ -52,6 +52,15 @@ def test_the_mean_has_students_interval_over_pairs():
     assert 0.1 in mean_over_pairs(np.full(10, 0.1))  # as any value is, whatever the rounding
 
 
+def test_models_that_are_all_alike_prove_nothing():
+    fields = {"id": "some-figure", "title": "Figure", "ideal": 0.01}
+    alike = privacy_ladder._mean(np.full(8, 0.01), {"margin": 0.03}, **fields)
+    assert (alike.value, alike.low, alike.high) == (0.01, None, None)
+    assert alike.verdict is Verdict.INSUFFICIENT_EVIDENCE
+    for mean, said in ((0.01, Verdict.NO_LEAK_FOUND), (0.2, Verdict.LEAKS)):
+        assert privacy_ladder._mean(spread(mean), {"margin": 0.03}, **fields).verdict is said
+
+
 def test_the_ratio_holds_what_the_t_test_does_not_reject():
     generator = np.random.default_rng(0)
     bottoms = 5 + generator.normal(size=12)

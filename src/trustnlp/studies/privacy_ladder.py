@@ -141,14 +141,19 @@ def _utility(name: str, values: Array, pool: Pool) -> Finding:
 
 
 def _mean(values: Array, details: Mapping[str, Any], *, ideal: float, **fields: Any) -> Finding:
-    """The mean over K models as a finding, with a verdict on a leak where details have a margin."""
-    value, interval, judged = float(values.mean()), mean_over_pairs(values), Verdict.MEASURED
+    """The mean over K models as a finding, with a verdict on a leak where details have a margin.
+
+    Where all models are alike there is no interval: no variation seen is no proof that there is none.
+    """
+    interval, judged = mean_over_pairs(values) if np.ptp(values) else None, Verdict.MEASURED
     if "margin" in details:
-        judged = membership.leak_verdict(interval.low, interval.high, ideal, details["margin"])
+        judged = Verdict.INSUFFICIENT_EVIDENCE
+        if interval is not None:
+            judged = membership.leak_verdict(interval.low, interval.high, ideal, details["margin"])
     return Finding(
-        value=value,
-        low=interval.low,
-        high=interval.high,
+        value=float(values.mean()),
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         level=_LEVEL,
         n=len(values),
         ideal=ideal,
