@@ -137,18 +137,6 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Shadows.load(tmp_path / "text.npz")
 
 
-def test_each_model_can_be_the_target() -> None:
-    inside = design(7, 4, generator())
-    shadows = Shadows(inside, generator(1).random((4, 7)))
-    losses, members, others = shadows.hold_out(1)
-    np.testing.assert_array_equal(losses, shadows.losses[1])
-    np.testing.assert_array_equal(members, inside[1])
-    np.testing.assert_array_equal(others.losses, shadows.losses[[0, 2, 3]])
-    np.testing.assert_array_equal(others.inside, inside[[0, 2, 3]])
-    with pytest.raises(ArgumentError):
-        shadows.hold_out(4)
-
-
 def test_a_shadow_is_the_training_that_its_half_alone_would_give(training: NLUTraining, tmp_path: Path) -> None:
     inside = design(len(training.pool), 2, generator())[0]
     found = pickle.loads(pickle.dumps(nlu_job(training, 3, inside))).run(tmp_path)["losses"]  # noqa: S301
