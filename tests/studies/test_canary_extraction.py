@@ -168,7 +168,8 @@ def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
         canary_extraction, "grid", lambda _: iter([*cells, Cell(replace(CROWD, length=1, background=5), NONE, 9)])
     )
     monkeypatch.setattr(canary_extraction, "run_jobs", partial(run_jobs, way="serial"))  # workers know no patches
-    monkeypatch.setattr(inversion, "invert", partial(inversion.invert, restarts=1, steps=5))
+    monkeypatch.setattr(canary_extraction, "_RESTARTS", 1)
+    monkeypatch.setattr(inversion, "invert", partial(inversion.invert, steps=5))
     monkeypatch.setattr(canary_extraction, "_QUICK_CODES", 6)
     monkeypatch.setattr(canary_extraction, "_TEXTS", 60)
     monkeypatch.setattr(corpora, "_QUICK_SIZE", 300)

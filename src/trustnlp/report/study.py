@@ -69,7 +69,7 @@ def _section(id: str, tables: Sequence[Pivot]) -> Section:
 
 def _plots(table: Pivot, place: int) -> tuple[Plot, ...]:
     """Lines over the columns, while they are few enough to be told apart; else a plot for each column."""
-    if 1 < len(table.columns) and len(table.rows) <= _MOST_LINES:
+    if len(table.columns) > 1 and len(table.rows) <= _MOST_LINES:
         return (_over_columns(table, place),)
     return tuple(_of_column(table, place, number) for number in range(len(table.columns)))
 

@@ -7,8 +7,8 @@
 Parikh et al. 2022 (arXiv 2203.13920) invert intent and slot models: who holds the weights and knows the words before
 the secret and how the text was labelled searches for the tokens that the model itself finds likeliest there.
 
-2,000 texts, since what protects must do so where there is little else to learn from, as in a new domain of an
-assistant, and since some thousand trainings then take two cores about an hour.
+2,000 texts of at most 12 words: what protects must do so where there is little else to learn from, as in a new domain
+of an assistant; and 800 trainings, which a probability with an interval asks for, then take two cores an hour or two.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ from trustnlp.studies.study import Cells, Request, Study, verdict
 COPIES = (1, 10, 100)
 _CODES, _QUICK_CODES = 20, 8
 _TEXTS, _VALID, _TEST = 2_000, 350, 700
+_WORDS = 12  # of a training text at most; batches are padded to their longest text
 _RANKED = 10_000  # candidates scored, and so all codes of four digits
+_RESTARTS = 10  # more find no more: what is then not found, another code fits better
 _EXTRACTED = 0.5  # above which the interval of exact guesses must lie for "comes out"
 
 NONE, ALL = Defence(), Defence(dropout=True, early_stopping=True, characters=True)
@@ -116,8 +118,8 @@ def grid(quick: bool) -> Iterator[Cell]:
     yield from (Cell(OWN, defence, copies) for defence, copies in product((NONE, *ALONE, PAIR, ALL), COPIES))
     yield from (Cell(OWN, NONE, copies, matched=True) for copies in COPIES)
     yield from (Cell(OWN, defence, copies) for defence, copies in product(PRIVATE, COPIES))
-    for condition in (BORROWED, CROWD):
-        yield from (Cell(condition, defence, copies) for defence, copies in product((NONE, ALL), COPIES))
+    yield from (Cell(CROWD, defence, copies) for defence, copies in product((NONE, ALL), COPIES))
+    yield from (Cell(BORROWED, defence, copies) for defence, copies in product((NONE, ALL), COPIES[:2]))
     yield from (Cell(condition, NONE, COPIES[1]) for condition in (LONG, COLOURS))
 
 
@@ -157,7 +159,7 @@ class Trial:
             plan=self.plan,
         )
         model = trained.model
-        guess = inversion.invert(model, self.canary, streams=self.streams.child("attack"))
+        guess = inversion.invert(model, self.canary, restarts=_RESTARTS, streams=self.streams.child("attack"))
         ranked = rank(model, self.canary, self.streams.numpy("rivals"))
         utility = evaluation.evaluate(model, model.encode(clean.test))
         return Attacked(
@@ -213,7 +215,7 @@ def _sample(corpus: Corpus) -> Corpus:
 
     return replace(
         corpus,
-        train=some(corpus.train, "train", _TEXTS),
+        train=some([e for e in corpus.train if len(e.tokens) <= _WORDS], "train", _TEXTS),
         valid=some(corpus.valid, "valid", _VALID),
         test=some(corpus.test, "test", _TEST),
     )
