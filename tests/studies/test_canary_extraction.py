@@ -115,7 +115,8 @@ class TestRank:
 def exact(defence: str, copies: str, value: float, verdict: Verdict, corpus: str = "snips") -> Finding:
     cell = {"corpus": corpus, "secret": OWN.name, "defence": defence, "copies": copies}
     low, high = max(value - 0.2, 0), min(value + 0.2, 1)
-    return Finding("inversion-exact-match", "Exact", value, low, high, n=20, verdict=verdict, details={"cell": cell})
+    details = {"cell": cell, "ranks": [5, 7, 9000], "candidates": 10_000}
+    return Finding("inversion-exact-match", "Exact", value, low, high, n=20, verdict=verdict, details=details)
 
 
 OUT = exact("none", "10", 0.9, Verdict.LEAKS)
@@ -147,10 +148,14 @@ class TestClaim:
         assert claim.value == 0.7
 
     def test_every_defence_has_its_sentence(self) -> None:
-        said = canary_extraction._claim([OUT, *IN, LEAK, OPEN]).details["says"]
-        assert said[0] == "snips, none: leaks with 10 copies."
-        assert (
-            said[1] == "snips, all three: no leak found with 10, leaks with 100, insufficient evidence with 1 copies."
+        worth = replace(OUT, id="slot-f1", value=0.75, verdict=Verdict.MEASURED)
+        said = canary_extraction._claim([OUT, worth, *IN, OPEN]).details["says"]
+        assert said[0] == (
+            "snips, none: leaks with 10 copies (90% come out, median rank 7 of 10,000); slot F1 75% to 75%."
+        )
+        assert said[1] == (
+            "snips, all three: no leak found with 10 copies (0% come out, median rank 7 of 10,000); "
+            "insufficient evidence with 1 copy (0% come out, median rank 7 of 10,000)."
         )
 
 

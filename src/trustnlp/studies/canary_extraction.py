@@ -7,8 +7,8 @@
 Parikh et al. 2022 (arXiv 2203.13920) invert intent and slot models: who holds the weights and knows the words before
 the secret and how the text was labelled searches for the tokens that the model itself finds likeliest there.
 
-2,000 texts of at most 12 words: what protects must do so where there is little else to learn from, as in a new domain
-of an assistant; and 800 trainings, which a probability with an interval asks for, then take two cores an hour or two.
+2,000 texts of at most 10 words: what protects must do so where there is little else to learn from, as in a new domain
+of an assistant; and 700 trainings, which probabilities with intervals ask for, then take two cores an hour or two.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trustnlp.studies.study import Cells, Request, Study, verdict
 COPIES = (1, 10, 100)
 _CODES, _QUICK_CODES = 20, 8
 _TEXTS, _VALID, _TEST = 2_000, 350, 700
-_WORDS = 12  # of a training text at most; batches are padded to their longest text
+_WORDS = 10  # of a training text at most; batches are padded to their longest text
 _RANKED = 10_000  # candidates scored, and so all codes of four digits
 _RESTARTS = 10  # more find no more: what is then not found, another code fits better
 _EXTRACTED = 0.5  # above which the interval of exact guesses must lie for "comes out"
@@ -118,8 +118,8 @@ def grid(quick: bool) -> Iterator[Cell]:
     yield from (Cell(OWN, defence, copies) for defence, copies in product((NONE, *ALONE, PAIR, ALL), COPIES))
     yield from (Cell(OWN, NONE, copies, matched=True) for copies in COPIES)
     yield from (Cell(OWN, defence, copies) for defence, copies in product(PRIVATE, COPIES))
-    yield from (Cell(CROWD, defence, copies) for defence, copies in product((NONE, ALL), COPIES))
-    yield from (Cell(BORROWED, defence, copies) for defence, copies in product((NONE, ALL), COPIES[:2]))
+    yield from (Cell(CROWD, defence, copies) for defence, copies in product((NONE, ALL), COPIES[:2]))
+    yield from (Cell(BORROWED, NONE, copies) for copies in COPIES[:2])
     yield from (Cell(condition, NONE, COPIES[1]) for condition in (LONG, COLOURS))
 
 
@@ -266,7 +266,7 @@ def _claim(found: Sequence[Finding]) -> Finding:
     reproduced = _low(decisive) > _EXTRACTED and all(f.verdict is Verdict.NO_LEAK_FOUND for f in defended)
     refuted = (decisive.high or 0.0) < _EXTRACTED or any(f.verdict is Verdict.LEAKS for f in defended)
     return verdict(
-        f"{_cell(decisive)['corpus']}, {_cell(decisive)['copies']} copies, no defence: secrets that come out exactly",
+        f"{_cell(decisive)['corpus']}, {_times(int(_cell(decisive)['copies']))}, no defence: secrets that come out",
         True if reproduced else (False if refuted else None),
         value=decisive.value,
         low=decisive.low,
@@ -275,7 +275,7 @@ def _claim(found: Sequence[Finding]) -> Finding:
         direction=Direction.LOWER,
         ideal=decisive.ideal,
         source="Parikh et al. 2022, arXiv 2203.13920",
-        details={"cell": _cell(decisive), "says": _says(exact)},
+        details={"cell": _cell(decisive), "says": _says(found)},
     )
 
 
@@ -292,17 +292,27 @@ def _low(finding: Finding) -> float:
     return finding.low or 0.0
 
 
-def _says(exact: Sequence[Finding]) -> list[str]:
-    """A sentence a defence: with how many copies the secret leaks, and with how many not."""
-    sentences = []
-    for name, row in dict.fromkeys((_cell(f)["corpus"], _cell(f)["defence"]) for f in exact):
-        by_verdict: dict[str, list[str]] = {}
-        for finding in exact:
-            if (_cell(finding)["corpus"], _cell(finding)["defence"]) == (name, row):
-                by_verdict.setdefault(finding.verdict.value, []).append(_cell(finding)["copies"])
-        parts = (f"{said} with {' and '.join(copies)}" for said, copies in by_verdict.items())
-        sentences.append(f"{name}, {row}: {', '.join(parts)} copies.")
-    return sentences
+def _says(found: Sequence[Finding]) -> list[str]:
+    """A sentence a defence: what each number of copies gives away, and what the model is worth."""
+    rows: dict[tuple[str, str], list[Finding]] = {}
+    for finding in found:
+        if finding.details["cell"]["secret"] == OWN.name:
+            rows.setdefault((_cell(finding)["corpus"], _cell(finding)["defence"]), []).append(finding)
+    return [f"{corpus}, {defence}: {_said(own)}." for (corpus, defence), own in rows.items()]
+
+
+def _said(own: Sequence[Finding]) -> str:
+    parts = []
+    for finding in _exact_matches(own):
+        copies, rank = int(_cell(finding)["copies"]), np.median(finding.details["ranks"])
+        evidence = f"{finding.value:.0%} come out, median rank {rank:,.0f} of {finding.details['candidates']:,}"
+        parts.append(f"{finding.verdict.value} with {_times(copies)} ({evidence})")
+    f1 = [finding.value for finding in own if finding.id == "slot-f1" and finding.value is not None]
+    return "; ".join([*parts, f"slot F1 {min(f1):.0%} to {max(f1):.0%}"] if f1 else parts)
+
+
+def _times(copies: int) -> str:
+    return f"{copies} {'copy' if copies == 1 else 'copies'}"
 
 
 STUDY = Study(
