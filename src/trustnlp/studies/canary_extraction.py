@@ -7,7 +7,7 @@
 Parikh et al. 2022 (arXiv 2203.13920) invert intent and slot models: who holds the weights and knows the words before
 the secret and how the text was labelled searches for the tokens that the model itself finds likeliest there.
 
-2,000 texts of at most 10 words: what protects must do so where there is little else to learn from, as in a new domain
+2,000 texts of at most 12 words: what protects must do so where there is little else to learn from, as in a new domain
 of an assistant; and 700 trainings, which probabilities with intervals ask for, then take two cores an hour or two.
 """
 
@@ -39,7 +39,7 @@ from trustnlp.studies.study import Cells, Request, Study, verdict
 COPIES = (1, 10, 100)
 _CODES, _QUICK_CODES = 20, 8
 _TEXTS, _VALID, _TEST = 2_000, 350, 700
-_WORDS = 10  # of a training text at most; batches are padded to their longest text
+_WORDS = 12  # of a training text at most; batches are padded to their longest text
 _RANKED = 10_000  # candidates scored, and so all codes of four digits
 _RESTARTS = 10  # more find no more: what is then not found, another code fits better
 _EXTRACTED = 0.5  # above which the interval of exact guesses must lie for "comes out"

@@ -25,7 +25,7 @@ from trustnlp.studies import corpora, recipes
 EPOCHS, PATIENCE = 20, 3
 DROPOUT, FILTERS = 0.5, 50
 _RATE, _BATCH = 1e-2, 64
-_SHAPE = {"hidden": 100, "width": 64, "buckets": 2048, "word_dropout": 0.0}
+_SHAPE = {"hidden": 100, "width": 96, "buckets": 2048, "word_dropout": 0.0}
 
 
 @dataclass(frozen=True)
