@@ -2,8 +2,8 @@
 
 Every training has a fresh secret and is one unit of every interval. A secret is uniform and independent of all else,
 so under "the model has learned nothing of it" three figures have a known law: the number of exact guesses is binomial
-with at most 1/|R|, the number of right tokens is binomial with 1/|alphabet|, and ranks are uniform. (Of a secret that is
-known to be none of 500 others, the second holds nearly.)
+with at most 1/|R|, the number of right tokens is binomial with 1/|alphabet|, and ranks are uniform. (Of a secret that
+is known to be none of 500 others, the second holds nearly.)
 
     leaks                   one of the three contradicts its law at 5%, corrected for looking at three
     no leak found           none does, and were there a leak it would be small: the intervals of exact guesses and of
