@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests are collected by path, so `small_checkpoints` is not on it
+sys.path.insert(0, str(Path(__file__).parent))  # tests are collected by path, so this folder is not on it
 torch.set_num_threads(1)  # the suite runs on all cores at once, and threads would only wait for each other
 
 ACTIONS = {"play": "music", "wake": "alarm", "call": "phone"}

@@ -6,20 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, pre_tokenizers, processors
-from tokenizers.models import WordPiece
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
-    BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
-    GPT2Config,
     GPT2ForSequenceClassification,
-    PreTrainedTokenizerFast,
 )
 
+from small_transformers import SPECIAL, bert_config, gpt2_config, tokenizer
 from trustnlp import models
 from trustnlp.attacks.blanks import Blanks, frozen, single_words
 from trustnlp.data.canaries import DIGITS, Canary
@@ -39,43 +35,16 @@ TAGS_ONLY = Corpus("columns", tuple(Example(item.text, None, item.tags) for item
 CANARY = Canary(("my", "code", "is"), ("4", "8"), "code", ("O", "O", "O", "B-pin", "I-pin"), 3)
 LONGER = Canary(("it", "will", "some", "day", "be"), ("0", "7"), "code", (*["O"] * 5, "B-pin", "I-pin"), 3)
 WORDS = ("my", "code", "is", "play", "some", "jazz", "will", "it", "rain", "day", "be", "a")
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *DIGITS, *WORDS, "##y"]
+PIECES = [*SPECIAL, *DIGITS, *WORDS, "##y"]
 BILSTM = {"buckets": 64, "width": 8, "char_width": 4, "char_filters": 6, "hidden": 8}
 TRANSFORMER = {"buckets": 64, "char_width": 4, "char_filters": 8, "width": 16, "layers": 2, "heads": 2}
 NUMBERS = {"id2label": dict(enumerate(CORPUS.labels))}
 TAGS = {"id2label": dict(enumerate(CORPUS.tags))}
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    pieces = Tokenizer(WordPiece({piece: i for i, piece in enumerate(PIECES)}, unk_token="[UNK]"))  # noqa: S106
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    pieces.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="[PAD]", unk_token="[UNK]")  # noqa: S106
-
-
-def bert(**more: object) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(PIECES),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=16,
-        **more,
-    )
-
-
-def gpt2(**more: object) -> GPT2Config:
-    return GPT2Config(vocab_size=len(PIECES), n_embd=16, n_layer=2, n_head=2, n_positions=16, pad_token_id=0, **more)
-
-
 PLAIN = {
-    "bare": lambda: BertModel(bert()),
-    "classifier": lambda: BertForSequenceClassification(bert(**NUMBERS)),
-    "tagger": lambda: BertForTokenClassification(bert(**TAGS)),
-    "decoder": lambda: GPT2ForSequenceClassification(gpt2(**NUMBERS)),
+    "bare": lambda: BertModel(bert_config(PIECES, 16)),
+    "classifier": lambda: BertForSequenceClassification(bert_config(PIECES, 16, **NUMBERS)),
+    "tagger": lambda: BertForTokenClassification(bert_config(PIECES, 16, **TAGS)),
+    "decoder": lambda: GPT2ForSequenceClassification(gpt2_config(PIECES, 16, pad_token_id=0, **NUMBERS)),
 }
 BUILT = {
     "bilstm": ("bilstm", CORPUS, BILSTM),
@@ -97,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LabelModel
         with torch.random.fork_rng():
             torch.manual_seed(0)
             PLAIN[name]().save_pretrained(root / name)
-        tokenizer().save_pretrained(root / name)
+        tokenizer(PIECES).save_pretrained(root / name)
         return root / name
 
     def make(kind: str) -> LabelModel:

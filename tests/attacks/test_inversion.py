@@ -11,7 +11,7 @@ from scipy import stats
 from trustnlp import models
 from trustnlp.attacks import exposure, inversion
 from trustnlp.attacks.blanks import frozen
-from trustnlp.attacks.inversion import Guess, evaluate, exhaustive, invert, of_many
+from trustnlp.attacks.inversion import Guess, Search, evaluate, exhaustive, invert, of_many
 from trustnlp.attacks.relaxations import Annealed, Fixed, GumbelStraightThrough
 from trustnlp.data import canaries
 from trustnlp.data.canaries import COLOURS, DIGITS, Canary
@@ -71,7 +71,7 @@ def with_crf() -> NLUModel:
 
 @pytest.mark.parametrize("relaxation", [Fixed(1.0), Annealed(), GumbelStraightThrough()], ids=str)
 def test_a_secret_learned_by_heart_is_read_out(leaky, relaxation):
-    found = invert(leaky, CODE, relaxation=relaxation, patience=40, streams=STREAMS)
+    found = invert(leaky, CODE, search=Search(relaxation=relaxation, patience=40), streams=STREAMS)
     assert found.secret == ("4", "0", "7")
     assert (found.exact, found.hamming, found.candidates, found.repetitions) == (True, 0.0, 10, 8)
     assert found.loss == pytest.approx(found.true_loss) == pytest.approx(exhaustive(leaky, CODE).min(), rel=1e-3)
@@ -79,13 +79,13 @@ def test_a_secret_learned_by_heart_is_read_out(leaky, relaxation):
 
 
 def test_so_it_is_behind_a_crf(with_crf):
-    assert invert(with_crf, CODE, patience=40, streams=STREAMS).exact
+    assert invert(with_crf, CODE, search=Search(patience=40), streams=STREAMS).exact
 
 
 @pytest.mark.parametrize("objective", ["label", "tags"])
 def test_half_of_the_loss_finds_what_it_likes_best(leaky, objective):
     found, losses = (
-        invert(leaky, CODE, objective=objective, streams=STREAMS),
+        invert(leaky, CODE, search=Search(objective=objective), streams=STREAMS),
         exhaustive(leaky, CODE, objective=objective),
     )
     assert found.true_loss == pytest.approx(losses[407], rel=1e-3)
@@ -96,23 +96,23 @@ def test_half_of_the_loss_finds_what_it_likes_best(leaky, objective):
 def test_words_of_the_whole_corpus_may_be_candidates(leaky):
     words = canaries.vocabulary(canaries.plant(SAID, [CODE, COLOUR], np.random.default_rng(0)))
     assert len(words) == 24
-    found = invert(leaky, COLOUR, candidates=words, patience=40, streams=STREAMS)
+    found = invert(leaky, COLOUR, candidates=words, search=Search(patience=40), streams=STREAMS)
     assert found.candidates == len(words)
     assert found.exact
 
 
 def test_a_guess_is_made_without_the_secret(leaky):
     wrong = replace(CODE, secret=("0", "0", "0"))
-    found = [invert(leaky, one, steps=40, streams=STREAMS) for one in (CODE, wrong)]
+    found = [invert(leaky, one, search=Search(steps=40), streams=STREAMS) for one in (CODE, wrong)]
     assert found[0].secret == found[1].secret == ("4", "0", "7")
     assert (found[1].exact, found[1].hamming) == (False, pytest.approx(2 / 3))
     assert found[0].loss == found[1].loss < found[1].true_loss
 
 
 def test_the_words_with_the_lowest_loss_are_chosen(leaky):
-    alone = [invert(leaky, CODE, restarts=1, steps=1, streams=Streams(seed)) for seed in range(6)]
+    alone = [invert(leaky, CODE, search=Search(restarts=1, steps=1), streams=Streams(seed)) for seed in range(6)]
     assert len({found.loss for found in alone}) > 1
-    together = invert(leaky, CODE, restarts=50, steps=1, streams=Streams(0))
+    together = invert(leaky, CODE, search=Search(restarts=50, steps=1), streams=Streams(0))
     assert together.loss < np.median([found.loss for found in alone])
     every = exhaustive(leaky, CODE)
     assert every.min() <= together.loss
@@ -128,7 +128,7 @@ def test_a_fresh_model_gives_chance():
             SAID, generator=np.random.default_rng(seed), repetitions=(0,), per_count=24, length=1, label="music"
         )
         model = models.build("bilstm", SAID, streams=Streams(seed), **SMALL)
-        guesses += of_many(model, made, steps=60, streams=Streams(seed))
+        guesses += of_many(model, made, search=Search(steps=60), streams=Streams(seed))
     exact, hamming = evaluate(guesses, models=np.repeat(range(4), 24).tolist())
     assert exact.details["p_value"] > 0.01
     assert hamming.details["p_value"] > 0.01
@@ -141,8 +141,8 @@ def test_a_fresh_model_gives_chance():
 
 def test_many_are_searched_as_one_by_one(leaky):
     every = [COLOUR, CODE, OTHER]
-    together = of_many(leaky, every, streams=STREAMS, steps=60)
-    alone = [invert(leaky, one, streams=STREAMS, steps=60) for one in every]
+    together = of_many(leaky, every, search=Search(steps=60), streams=STREAMS)
+    alone = [invert(leaky, one, search=Search(steps=60), streams=STREAMS) for one in every]
     for one, other in zip(together, alone, strict=True):
         assert replace(one, loss=0, true_loss=0) == replace(other, loss=0, true_loss=0)
         assert (one.loss, one.true_loss) == pytest.approx((other.loss, other.true_loss), rel=1e-9)
@@ -150,19 +150,20 @@ def test_many_are_searched_as_one_by_one(leaky):
 
 @pytest.mark.parametrize("relaxation", [Annealed(), GumbelStraightThrough()], ids=str)
 def test_same_seed_same_guess(leaky, relaxation):
-    searches = [invert(leaky, CODE, relaxation=relaxation, steps=30, streams=Streams(seed)) for seed in (1, 1, 2)]
+    search = Search(relaxation=relaxation, steps=30)
+    searches = [invert(leaky, CODE, search=search, streams=Streams(seed)) for seed in (1, 1, 2)]
     assert searches[0] == searches[1]
     assert searches[0].steps == 30
 
 
 def test_the_global_generator_is_not_drawn_from(leaky):
     before = torch.get_rng_state()
-    invert(leaky, CODE, relaxation=GumbelStraightThrough(), steps=2, streams=STREAMS)
+    invert(leaky, CODE, search=Search(relaxation=GumbelStraightThrough(), steps=2), streams=STREAMS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_patience_ends_a_search(leaky):
-    assert invert(leaky, CODE, steps=500, patience=20, streams=STREAMS).steps < 200
+    assert invert(leaky, CODE, search=Search(steps=500, patience=20), streams=STREAMS).steps < 200
 
 
 # The exhaustive oracle
@@ -192,10 +193,7 @@ def test_in_one_precision_they_are_the_same(with_crf, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"restarts": 0}, "'restarts' must be a whole number >= 1"),
-        ({"steps": 0}, "'steps' must be a whole number >= 1"),
-        ({"patience": 0}, "'patience' must be a whole number >= 1"),
-        ({"objective": "both"}, "'objective' must be one of"),
+        ({"search": Search(objective="both")}, "'objective' must be one of"),
         ({"candidates": ["4"]}, "'candidates' must be two or more distinct words"),
         ({"candidates": ["4", "0", "7", "7"]}, "'candidates' must be two or more distinct words"),
         ({"candidates": ["4", "0", "7 7"]}, "'candidates' must be two or more distinct words"),
@@ -210,6 +208,12 @@ def test_arguments_that_break_their_rule(leaky, arguments, said):
         invert(leaky, CODE, streams=STREAMS, **arguments)
 
 
+@pytest.mark.parametrize("name", ["restarts", "steps", "patience"])
+def test_a_search_takes_at_least_one_of_each(name):
+    with pytest.raises(ArgumentError, match=f"'{name}' must be a whole number >= 1"):
+        Search(**{name: 0})
+
+
 def test_a_label_that_the_model_never_learned(leaky):
     with pytest.raises(ModelError, match="cannot answer the label of the canary 'my pin code is'"):
         invert(leaky, replace(CODE, label="new"), streams=STREAMS)
@@ -218,8 +222,9 @@ def test_a_label_that_the_model_never_learned(leaky):
 
 
 def test_a_search_that_is_lost(leaky):
+    lost = Search(relaxation=lambda scores, share, noise: scores.softmax(-1) * torch.nan)
     with pytest.raises(GuaranteeError, match="left the finite numbers"):
-        invert(leaky, CODE, relaxation=lambda scores, share, noise: scores.softmax(-1) * torch.nan, streams=STREAMS)
+        invert(leaky, CODE, search=lost, streams=STREAMS)
 
 
 def test_nothing_to_search(leaky):
@@ -228,7 +233,7 @@ def test_nothing_to_search(leaky):
 
 
 def test_the_guess_shows_no_secret(leaky):
-    found = invert(leaky, CODE, streams=STREAMS, steps=120)
+    found = invert(leaky, CODE, search=Search(steps=120), streams=STREAMS)
     assert "secret" not in repr(found)
     assert "'4'" not in repr(found)
 

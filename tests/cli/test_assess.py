@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trustnlp.cli.app import app
-from trustnlp.cli.assess import recorded_command
 from trustnlp.data import load
 from trustnlp.errors import ArgumentError
 from trustnlp.results import Results
@@ -119,12 +118,6 @@ def test_a_folder_is_asked_for() -> None:
     outcome = CliRunner().invoke(app, ["assess"])
     assert outcome.exit_code == 2
     assert "--out" in outcome.stderr
-
-
-@pytest.mark.parametrize("out", [["--out", "runs/a"], ["--out=runs/b"], ["--out", "runs/c", "--overwrite"]])
-def test_the_recorded_command_does_not_say_where_it_wrote(out: list[str]) -> None:
-    recorded = recorded_command(["assess", *out, "--data", "my tickets.csv"])
-    assert recorded == "trustnlp assess --data 'my tickets.csv'"
 
 
 def test_columns_are_named_by_role(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast
 
+import small_transformers
 from trustnlp.data.corpus import Corpus, Example
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 PLAIN = ["play", "some", "jazz", "##y", "song", "by", "nina", "will", "it", "rain", "in", "rome", "tomorrow", "now"]
-PIECES = SPECIAL + PLAIN
+PIECES = [*small_transformers.SPECIAL, *PLAIN]
 
 
 def example(text: str, label: str | None = None, tags: str | None = None) -> Example:
@@ -42,31 +41,15 @@ TAGS = {"id2label": dict(enumerate(CORPUS.tags)), "label2id": {name: i for i, na
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {piece: i for i, piece in enumerate(PIECES)}
-    pieces = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = [("[CLS]", 2), ("[SEP]", 3)]
-    pieces.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, **names)
+    return small_transformers.tokenizer(PIECES)
 
 
 def bert_config(**more: Any) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(PIECES),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=24,
-        **more,
-    )
+    return small_transformers.bert_config(PIECES, 24, **more)
 
 
 def gpt2_config(**more: Any) -> GPT2Config:
-    return GPT2Config(
-        vocab_size=len(PIECES), n_embd=16, n_layer=2, n_head=2, n_positions=24, bos_token_id=2, eos_token_id=3, **more
-    )
+    return small_transformers.gpt2_config(PIECES, 24, bos_token_id=2, eos_token_id=3, **more)
 
 
 def save_plainly(model: Any, folder: Path) -> Path:

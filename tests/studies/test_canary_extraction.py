@@ -161,7 +161,7 @@ class TestClaim:
 
 def test_a_corpus_without_slots_is_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no intents or no slots"):
-        STUDY.run(Request((str(table),)), tmp_path / "run", silent)
+        STUDY.run(Request((str(table),)), tmp_path / "run", progress=silent)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -173,14 +173,13 @@ def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
         canary_extraction, "grid", lambda _: iter([*cells, Cell(replace(CROWD, length=1, background=5), NONE, 9)])
     )
     monkeypatch.setattr(canary_extraction, "run_jobs", partial(run_jobs, way="serial"))  # workers know no patches
-    monkeypatch.setattr(canary_extraction, "_RESTARTS", 1)
-    monkeypatch.setattr(inversion, "invert", partial(inversion.invert, steps=5))
+    monkeypatch.setattr(canary_extraction, "_SEARCH", inversion.Search(restarts=1, steps=5))
     monkeypatch.setattr(canary_extraction, "_QUICK_CODES", 6)
     monkeypatch.setattr(canary_extraction, "_TEXTS", 60)
     monkeypatch.setattr(corpora, "_QUICK_SIZE", 300)
     monkeypatch.setattr(defences, "EPOCHS", 2)
     monkeypatch.setattr(defences, "_SHAPE", {"hidden": 8, "width": 8, "buckets": 256, "word_dropout": 0.0})
-    results = STUDY.run(Request(("synthetic",), quick=True), tmp_path / "run", silent)
+    results = STUDY.run(Request(("synthetic",), quick=True), tmp_path / "run", progress=silent)
     found = {(f.id, f.details["cell"]["defence"], f.details["cell"]["copies"]): f for f in results if f.id != "claim"}
     assert {id for id, *_ in found} == {
         "inversion-exact-match", "inversion-hamming", "canary-rank", "canary-exposure", "label-accuracy", "slot-f1",
@@ -189,5 +188,5 @@ def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     assert matched.details["epochs"] == stopped.details["epochs"]
     assert found["inversion-exact-match", "privacy, epsilon 8", "9"].details["epsilon"] <= 8
     assert all(len(f.details["ranks"]) == 6 for f in found.values() if f.id == "inversion-exact-match")
-    again = STUDY.run(Request(("synthetic",), quick=True), tmp_path / "run", silent)
+    again = STUDY.run(Request(("synthetic",), quick=True), tmp_path / "run", progress=silent)
     assert again.findings == results.findings  # nothing is trained twice

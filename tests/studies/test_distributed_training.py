@@ -51,7 +51,7 @@ def test_two_processes_train_the_model_of_one(table, tmp_path, monkeypatch):
     monkeypatch.setattr(distributed_training, "_QUICK_ROUNDS", 6)
     request = Request(data=(str(table),), models=("bilstm",), quick=True)
     threads = torch.get_num_threads()
-    results = STUDY.run(request, tmp_path / "run", silent)
+    results = STUDY.run(request, tmp_path / "run", progress=silent)
     assert torch.get_num_threads() == threads
     assert {f.id for f in results} == {"claim", "process-speed-up", "weights-difference"}
     difference = next(f for f in results if f.id == "weights-difference")

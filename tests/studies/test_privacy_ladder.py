@@ -23,7 +23,7 @@ def test_every_rung_is_attacked_bounded_and_used(table, tmp_path, monkeypatch):
     monkeypatch.setattr(privacy_ladder, "_FPR", 0.05)
     monkeypatch.setattr(privacy_ladder, "_QUICK_EPSILONS", (50.0, None))
     request = Request((str(table),), ("bilstm",), quick=True)
-    results = STUDY.run(request, tmp_path / "run", silent)
+    results = STUDY.run(request, tmp_path / "run", progress=silent)
     rungs = {f.details["cell"]["epsilon"]: f for f in results if f.id == "epsilon-ladder"}
     assert list(rungs) == ["50", "none"]
     assert rungs["50"].details["target"] == pytest.approx(50, rel=0.01)
@@ -34,7 +34,7 @@ def test_every_rung_is_attacked_bounded_and_used(table, tmp_path, monkeypatch):
     assert all(len(f.details["models"]) == f.n == 6 for f in results if f.id in attacks)
     assert all(f.verdict is Verdict.WITHIN_BUDGET for f in results if f.id == "epsilon")
     assert len(results.get("claim").details["says"]) == 2
-    again = STUDY.run(request, tmp_path / "run", silent)
+    again = STUDY.run(request, tmp_path / "run", progress=silent)
     assert again.findings == results.findings
     assert "mother" not in (tmp_path / "run" / "results.json").read_text()  # a word of the texts
     json.dumps([f.details for f in Results.load(tmp_path / "run")], allow_nan=False)

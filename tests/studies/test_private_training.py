@@ -15,13 +15,13 @@ def test_every_mechanism_is_timed_and_trained_at_every_budget(
 ) -> None:
     monkeypatch.setattr(private_training, "_QUICK_TEXTS", 200)
     request = Request((str(table),), ("bilstm",), quick=True)
-    results = STUDY.run(request, tmp_path / "run", silent)
+    results = STUDY.run(request, tmp_path / "run", progress=silent)
     timed = [f.details["cell"]["mechanism"] for f in results if f.id == "training-time-ratio"]
     assert timed == [*MECHANISMS, LOOP]
     trained = {(f.details["cell"]["mechanism"], f.details["cell"].get("epsilon")) for f in results if f.id == "epsilon"}
     assert trained == {(mechanism, epsilon) for mechanism in MECHANISMS for epsilon in ("1", "8")}
     assert all(f.verdict is Verdict.WITHIN_BUDGET for f in results if f.id == "epsilon")
-    again = STUDY.run(request, tmp_path / "run", silent)
+    again = STUDY.run(request, tmp_path / "run", progress=silent)
     assert again.findings == results.findings  # nothing is measured twice
 
 

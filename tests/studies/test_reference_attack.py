@@ -54,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch, remembered_noise) -> None:
 @pytest.mark.usefixtures("small")
 def test_every_attack_on_every_model_and_nothing_twice(paragraphs, tmp_path):
     request = Request((str(paragraphs),), ("bytes",), quick=True)
-    results = STUDY.run(request, tmp_path / "run", silent)
+    results = STUDY.run(request, tmp_path / "run", progress=silent)
     findings = results.findings
     assert [finding.id for finding in findings[:2]] == ["claim", "blind-classifier-auc"]
     cells = {tuple(f.details["cell"].values())[2:] for f in findings if f.id == "held-out-loss"}
@@ -68,7 +68,7 @@ def test_every_attack_on_every_model_and_nothing_twice(paragraphs, tmp_path):
     control = {f.id for f in findings if f.details["cell"].get("training") == REFERENCE}
     assert control >= {f"membership-{attack}-auc" for attack in ALONE}
     assert not any(RATIO in id or SMOOTHED in id for id in control)
-    again = STUDY.run(request, tmp_path / "run", silent)
+    again = STUDY.run(request, tmp_path / "run", progress=silent)
     assert again.findings == findings
 
 

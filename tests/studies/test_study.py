@@ -42,7 +42,7 @@ def study(measure: Counted) -> Study:
 
 
 def test_findings_name_their_cell_and_the_record_the_claim(counted: Counted, tmp_path: Path) -> None:
-    results = study(counted).run(Request(), tmp_path / "run", silent, command="trustnlp study")
+    results = study(counted).run(Request(), tmp_path / "run", progress=silent, command="trustnlp study")
     found = results.get("label-accuracy", "SNIPS, exact, 3")
     assert found.details == {"dataset": "test", "cell": {**CELL, "epsilon": "3"}}
     assert results.get("claim").verdict is Verdict.REPRODUCED
@@ -53,25 +53,25 @@ def test_findings_name_their_cell_and_the_record_the_claim(counted: Counted, tmp
 def test_an_interrupted_study_goes_on_with_the_next_cell(counted: Counted, tmp_path: Path) -> None:
     counted.fails = True
     with pytest.raises(KeyboardInterrupt):
-        study(counted).run(Request(), tmp_path / "run", silent)
+        study(counted).run(Request(), tmp_path / "run", progress=silent)
     counted.fails = False
-    again = study(counted).run(Request(), tmp_path / "run", silent)
+    again = study(counted).run(Request(), tmp_path / "run", progress=silent)
     assert counted.measured == ["1", "3", "8"]
-    fresh = study(Counted()).run(Request(), tmp_path / "other", silent)
+    fresh = study(Counted()).run(Request(), tmp_path / "other", progress=silent)
     assert again.findings == fresh.findings
 
 
 def test_another_request_needs_another_folder(counted: Counted, tmp_path: Path) -> None:
-    study(counted).run(Request(), tmp_path / "run", silent)
+    study(counted).run(Request(), tmp_path / "run", progress=silent)
     with pytest.raises(RunError, match="seed differ"):
-        study(counted).run(Request(seed=1), tmp_path / "run", silent)
+        study(counted).run(Request(seed=1), tmp_path / "run", progress=silent)
 
 
 def test_cells_never_leave_the_run_folder(tmp_path: Path, counted: Counted) -> None:
     def measure(request: Request, cells: Cells, progress: object) -> list[Finding]:
         return list(cells.measure({"corpus": "../../elsewhere/x"}, lambda path: counted.cell(path, "1")))
 
-    study(measure).run(Request(), tmp_path / "run", silent)  # type: ignore[arg-type]
+    study(measure).run(Request(), tmp_path / "run", progress=silent)  # type: ignore[arg-type]
     assert [path.name for path in (tmp_path / "run" / "cells").iterdir()] == ["..-..-elsewhere-x"]
     assert json.loads((tmp_path / "run" / "request.json").read_text())["study"] == "some-study"
 

@@ -76,17 +76,42 @@ class Guess:
     repetitions: int
 
 
+@dataclass(frozen=True)
+class Search:
+    """How secrets are looked for.
+
+    Args:
+        relaxation: how scores become mixtures.
+        restarts: searches from different first scores, >= 1.
+        steps: of Adam, at most, >= 1.
+        patience: a search ends when its best words have stayed the same for so many steps, >= 1.
+        objective: the loss to minimise: of the `label`, of the `tags`, or `joint`, of whichever the model answers.
+
+    Raises:
+        ArgumentError: a number below 1.
+    """
+
+    relaxation: Relaxation = ANNEALED
+    restarts: int = 3
+    steps: int = 1000
+    patience: int = 100
+    objective: str = "joint"
+
+    def __post_init__(self) -> None:
+        for name in ("restarts", "steps", "patience"):
+            checks.at_least(name, getattr(self, name), 1)
+
+
+USUAL = Search()
+
+
 def invert(
     model: LabelModel,
     canary: Canary,
     *,
     candidates: Sequence[str] | None = None,
-    relaxation: Relaxation = ANNEALED,
-    restarts: int = 3,
-    steps: int = 1000,
-    patience: int = 100,
+    search: Search = USUAL,
     streams: Streams,
-    objective: str = "joint",
 ) -> Guess:
     """Searches the secret of `canary`, of which it reads nothing but the length until the guess is made.
 
@@ -94,12 +119,8 @@ def invert(
         model: a float64 copy of it is attacked, in evaluation mode.
         canary: its prefix, label and tags are known to the attacker.
         candidates: distinct words, those of the secret among them; the canary's alphabet if None.
-        relaxation: how scores become mixtures.
-        restarts: searches from different first scores, >= 1.
-        steps: of Adam, at most, >= 1.
-        patience: a search ends when its best words have stayed the same for so many steps, >= 1.
+        search: how to look.
         streams: the stream `inversion PREFIX` gives the first scores and any noise.
-        objective: the loss to minimise: of the `label`, of the `tags`, or `joint`, of whichever the model answers.
 
     Raises:
         ArgumentError: an argument breaks its rule.
@@ -107,17 +128,7 @@ def invert(
             whole text, or reads some candidates as several pieces (see `single_words`).
         GuaranteeError: a loss or its gradient is NaN or infinite.
     """
-    (guess,) = of_many(
-        model,
-        [canary],
-        candidates=candidates,
-        relaxation=relaxation,
-        restarts=restarts,
-        steps=steps,
-        patience=patience,
-        streams=streams,
-        objective=objective,
-    )
+    (guess,) = of_many(model, [canary], candidates=candidates, search=search, streams=streams)
     return guess
 
 
@@ -126,12 +137,8 @@ def of_many(
     canaries: Sequence[Canary],
     *,
     candidates: Sequence[str] | None = None,
-    relaxation: Relaxation = ANNEALED,
-    restarts: int = 3,
-    steps: int = 1000,
-    patience: int = 100,
+    search: Search = USUAL,
     streams: Streams,
-    objective: str = "joint",
 ) -> list[Guess]:
     """`invert` of each canary, in their order, with the same results up to rounding; all go through the model at once.
 
@@ -139,16 +146,14 @@ def of_many(
         ArgumentError, ModelError, GuaranteeError: see `invert`.
     """
     checks.not_empty("canaries", canaries)
-    for name, value in (("restarts", restarts), ("steps", steps), ("patience", patience)):
-        checks.at_least(name, value, 1)
     groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     for number, canary in enumerate(canaries):
         groups.setdefault((len(canary.secret), _candidates(canary, candidates)), []).append(number)
     attacked = frozen(model)
     found: dict[int, Guess] = {}
     for (_, words), numbers in groups.items():
-        blanks = Blanks(attacked, [canaries[number] for number in numbers], words, objective)
-        passed, taken = _search(blanks, relaxation, restarts, steps, patience, streams)
+        blanks = Blanks(attacked, [canaries[number] for number in numbers], words, search.objective)
+        passed, taken = _search(blanks, search, streams)
         found.update(zip(numbers, _guesses(blanks, passed, taken), strict=True))
     return [found[number] for number in range(len(canaries))]
 
@@ -174,33 +179,31 @@ def exhaustive(model: LabelModel, canary: Canary, *, objective: str = "joint") -
 # --- searching -------------------------------------------------------------------------------------------------
 
 
-def _search(
-    blanks: Blanks, relaxation: Relaxation, restarts: int, steps: int, patience: int, streams: Streams
-) -> tuple[Tensor, Tensor]:
+def _search(blanks: Blanks, search: Search, streams: Streams) -> tuple[Tensor, Tensor]:
     """All words that the searches passed through, as distinct rows of a canary and n candidates, and (C, R) steps."""
-    draws = _Draws(blanks, restarts, streams)
-    texts = torch.arange(len(blanks.canaries), device=blanks.device).repeat_interleave(restarts)
+    draws = _Draws(blanks, search.restarts, streams)
+    texts = torch.arange(len(blanks.canaries), device=blanks.device).repeat_interleave(search.restarts)
     scores = draws.first().requires_grad_()
     adam = torch.optim.Adam([scores], lr=_RATE)
     best = scores.detach().argmax(-1)
     passed, same, taken = [_rows(texts, best)], torch.zeros_like(texts), torch.zeros_like(texts)
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no backward in evaluation mode
-        for step in range(steps):
-            weights = relaxation(scores, step / steps, draws.noise)
+        for step in range(search.steps):
+            weights = search.relaxation(scores, step / search.steps, draws.noise)
             losses = blanks.losses(texts, weights @ blanks.vectors)
             (scores.grad,) = torch.autograd.grad(losses.sum(), scores)
             adam.step()
-            searching, newest = same < patience, scores.detach().argmax(-1)
+            searching, newest = same < search.patience, scores.detach().argmax(-1)
             changed = searching & (newest != best).any(1)
             passed.append(_rows(texts[changed], newest[changed]))
             best = torch.where(changed[:, None], newest, best)
             same = torch.where(changed, 0, same + searching)
             taken += searching
-            if bool((same >= patience).all()):
+            if bool((same >= search.patience).all()):
                 break
     if not bool(scores.isfinite().all()):
         raise GuaranteeError("a search has left the finite numbers", "mend the model, or use another relaxation")
-    return torch.cat(passed).unique(dim=0), taken.unflatten(0, (-1, restarts))
+    return torch.cat(passed).unique(dim=0), taken.unflatten(0, (-1, search.restarts))
 
 
 def _rows(texts: Tensor, numbers: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ Every text is inside exactly half of the models, so all have as much to compare 
 section VI; there the halves are drawn in just this way).
 
 None of them may serve as a target for the rest: of those, a text that it was trained on is inside one fewer, and this
-count alone would tell members (losses that know nothing then come to a TPR of 11% at 1% FPR). Train targets of their
-own, or leave out pairs of opposites.
+count alone would tell members, though losses knew nothing. Train targets of their own, or leave out pairs of opposites.
 
 Shape legend: K shadow models, N texts of the pool.
 """

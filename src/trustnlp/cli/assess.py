@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.running import carry_out
 from trustnlp.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from trustnlp.results import Results
 
 _TRAIN = "Train and assess"
 _AUDIT = "Audit an existing checkpoint instead"
@@ -71,66 +64,37 @@ def assess(
 
     With --members and --nonmembers, an existing Hugging Face checkpoint is audited and nothing is trained.
     """
-    from rich.console import Console
-
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.studies import assess as study
     from trustnlp.studies import audit
 
-    console = Console(stderr=True)
-    command = recorded_command(sys.argv[1:])
-    with LiveProgress(console) as progress:
-        if members is not None or nonmembers is not None:
-            if data is not None:
-                raise ArgumentError("data", "left out of an audit", data, "an audit reads --members and --nonmembers")
-            asked = audit.Request(
-                model=model,
-                members=members,
-                nonmembers=nonmembers,
-                group=group,
-                limit=limit,
-                seed=seed,
-                device=device,
-                columns=dict(column_option(each) for each in column or ()),
-            )
-            results = audit.run(asked, out, progress=progress, overwrite=overwrite, command=command)
-        else:
-            request = study.Request(
-                data=data or "synthetic",
-                model=model,
-                regimes=tuple(name.strip() for name in regimes.split(",")),
-                epsilon=epsilon,
-                delta=delta,
-                mechanism=mechanism,
-                group=group,
-                limit=limit,
-                seed=seed,
-                quick=quick,
-                device=device,
-                columns=dict(column_option(each) for each in column or ()),
-            )
-            results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    show(console, results, out)
-
-
-def recorded_command(arguments: Sequence[str]) -> str:
-    """The command line without where it writes, so that equal runs have equal records."""
-    kept, skip = ["trustnlp"], False
-    for argument in arguments:
-        if not skip and argument not in ("--out", "--overwrite") and not argument.startswith("--out="):
-            kept.append(argument)
-        skip = argument == "--out"
-    return shlex.join(kept)
-
-
-def show(console: Console, results: Results, out: Path) -> None:
-    """Writes the report, and shows every finding and where the report is."""
-    from rich.text import Text
-
-    from trustnlp import report
-    from trustnlp.cli.tables import tables
-
-    path = report.write(out, results)
-    for table in tables(results):
-        console.print(table)
-    console.print(Text.assemble("report    ", (str(path), "bold")), soft_wrap=True)
+    columns = dict(column_option(each) for each in column or ())
+    if members is None and nonmembers is None:
+        request = study.Request(
+            data=data or "synthetic",
+            model=model,
+            regimes=tuple(name.strip() for name in regimes.split(",")),
+            epsilon=epsilon,
+            delta=delta,
+            mechanism=mechanism,
+            group=group,
+            limit=limit,
+            seed=seed,
+            quick=quick,
+            device=device,
+            columns=columns,
+        )
+        carry_out(study.run, request, out, overwrite=overwrite)
+        return
+    if data is not None:
+        raise ArgumentError("data", "left out of an audit", data, "an audit reads --members and --nonmembers")
+    asked = audit.Request(
+        model=model,
+        members=members,
+        nonmembers=nonmembers,
+        group=group,
+        limit=limit,
+        seed=seed,
+        device=device,
+        columns=columns,
+    )
+    carry_out(audit.run, asked, out, overwrite=overwrite)

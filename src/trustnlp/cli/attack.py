@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.running import carry_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,10 @@ def membership(
         ),
     ] = None,
     population: Annotated[
-        Path | None, typer.Option(help="File of texts that no model saw, for RMIA.", rich_help_panel=_ATTACKER)
+        Path | None,
+        typer.Option(
+            help="File of texts that no model saw: for RMIA, neighbourhood, ReCaLL.", rich_help_panel=_ATTACKER
+        ),
     ] = None,
     epsilon: Annotated[float | None, typer.Option(help="With --delta.", rich_help_panel=_PROMISE)] = None,
     delta: Annotated[float | None, typer.Option(help="With --epsilon.", rich_help_panel=_PROMISE)] = None,
@@ -82,10 +85,6 @@ def membership(
 
     Before anything is believed, a classifier that never sees the model must fail to tell the two files apart.
     """
-    from rich.console import Console
-
-    from trustnlp.cli.assess import recorded_command
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.studies import attack_membership as study
 
     request = study.Request(
@@ -107,11 +106,7 @@ def membership(
         device=device,
         columns=dict(column_option(each) for each in column or ()),
     )
-    console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        command = recorded_command(sys.argv[1:])
-        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    _show(console, results, out)
+    carry_out(study.run, request, out, overwrite=overwrite, shown=_show)
 
 
 @app.command()
@@ -130,20 +125,12 @@ def canaries(
     overwrite: Overwrite = False,
 ) -> None:
     """Rank every planted secret among all it could have been, and try to read it out of the model."""
-    from rich.console import Console
-
-    from trustnlp.cli.assess import recorded_command
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.studies import attack_canaries as study
 
     request = study.Request(
         model=model, canaries=canaries, run=run, regime=regime, invert=invert, seed=seed, device=device
     )
-    console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        command = recorded_command(sys.argv[1:])
-        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    _show(console, results, out)
+    carry_out(study.run, request, out, overwrite=overwrite, shown=_show)
 
 
 @app.command()
@@ -164,18 +151,10 @@ def audit(
 
     The verdict is consistent, violated (the engine has a bug) or uninformative (too few canaries for the promise).
     """
-    from rich.console import Console
-
-    from trustnlp.cli.assess import recorded_command, show
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.studies import engine_audit as study
 
     request = study.Request(mechanism, epsilon, delta, canaries, steps, noise, seed)
-    console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        command = recorded_command(sys.argv[1:])
-        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    show(console, results, out)
+    carry_out(study.run, request, out, overwrite=overwrite)
 
 
 def _show(console: Console, results: Results, out: Path) -> None:

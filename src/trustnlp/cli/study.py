@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from trustnlp.cli.running import carry_out
 
 
 def study(
@@ -23,11 +24,7 @@ def study(
     if name == "list":
         _list()
         return
-    from rich.console import Console
-
     from trustnlp import checks
-    from trustnlp.cli.assess import recorded_command, show
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.errors import ArgumentError
     from trustnlp.studies.catalogue import STUDIES
     from trustnlp.studies.study import Request
@@ -35,12 +32,7 @@ def study(
     chosen = STUDIES[checks.one_of("study", name, tuple(STUDIES))]
     if out is None:
         raise ArgumentError("out", "a folder for the run", None)
-    console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        request = Request(names(data), names(model), quick, seed, device)
-        command = recorded_command(sys.argv[1:])
-        results = chosen.run(request, out, progress, overwrite=overwrite, command=command)
-    show(console, results, out)
+    carry_out(chosen.run, Request(names(data), names(model), quick, seed, device), out, overwrite=overwrite)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.running import carry_out
 
 _PRIVATE = "Private training"
 
@@ -38,10 +38,6 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
 ) -> None:
     """Train a model on a corpus, privately if asked; the model and the ledger stay in the folder."""
-    from rich.console import Console
-
-    from trustnlp.cli.assess import recorded_command, show
-    from trustnlp.cli.live import LiveProgress
     from trustnlp.studies import train as study
 
     request = study.Request(
@@ -57,8 +53,4 @@ def train(
         device=device,
         columns=dict(column_option(each) for each in column or ()),
     )
-    console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        command = recorded_command(sys.argv[1:])
-        results = study.run(request, out, progress=progress, overwrite=overwrite, command=command)
-    show(console, results, out)
+    carry_out(study.run, request, out, overwrite=overwrite)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trustnlp import checks
-from trustnlp.progress import Progress
+from trustnlp.progress import Progress, silent
 from trustnlp.results import Finding, Results, Verdict
 from trustnlp.studies.run_folder import RunFolder, open_run
 
@@ -61,7 +61,13 @@ class Study:
     measure: Callable[[Request, Cells, Progress], Sequence[Finding]]
 
     def run(
-        self, request: Request, out: str | Path, progress: Progress, *, overwrite: bool = False, command: str = ""
+        self,
+        request: Request,
+        out: str | Path,
+        *,
+        progress: Progress = silent,
+        overwrite: bool = False,
+        command: str = "",
     ) -> Results:
         """Measures what is not measured yet, writes results.json into `out` and returns the results.
 
