@@ -5,6 +5,7 @@ import pytest
 
 from trustnlp import models
 from trustnlp.attacks import label_only, language_scores, lira, membership, population, rmia, token_membership
+from trustnlp.attacks.neighbours import WordStatistics, exchange_words
 from trustnlp.attacks.shadows import Shadows
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.errors import CorpusError, GuaranteeError
@@ -26,8 +27,9 @@ def bilstm(seed: int = 0, **more: object) -> models.NLUModel:
     return models.build("bilstm", CORPUS, streams=Streams(seed), **SMALL, **more).eval()
 
 
-def language(seed: int = 0) -> models.LanguageModel:
-    return models.build_language_model(streams=Streams(seed), width=8, layers=1, heads=1, max_pieces=64).eval()
+def language(seed: int = 0, max_pieces: int = 64) -> models.LanguageModel:
+    small = {"width": 8, "layers": 1, "heads": 1}
+    return models.build_language_model(streams=Streams(seed), max_pieces=max_pieces, **small).eval()
 
 
 class TestLosses:
@@ -120,3 +122,32 @@ def test_by_tokens_of_language_models_alone() -> None:
     lowered = Sides((Example("play jazz"),), (Example("wake me"),))
     assert "lowercase" not in scores.by_tokens(model, lowered, [])
     assert scores.by_tokens(bilstm(), SIDES, []) == {}
+
+
+def test_by_background_of_language_models() -> None:
+    model, texts = language(), [example.text for example in SIDES.every]
+    own = token_scores(model, model.encode(SIDES.every))
+    unseen = [Example("call my mother now"), Example("play it again")]
+    found = scores.by_background(model, SIDES, unseen, STREAMS)
+    prefixed = token_scores(model, model.encode([Example("call my mother now\n" + text) for text in texts]))
+    np.testing.assert_array_equal(found["recall"], language_scores.recall(own, prefixed))
+    near = exchange_words(
+        texts, WordStatistics([one.text for one in unseen]), generator=STREAMS.numpy("neighbours"), neighbours=25
+    )
+    theirs = token_scores(model, model.encode([Example(text) for text in near]))
+    np.testing.assert_array_equal(found["neighbourhood"], language_scores.neighbourhood(own, theirs))
+
+
+def test_by_background_leaves_out_what_cannot_be_asked() -> None:
+    short = language(max_pieces=24)  # bytes, so that the prefix leaves no room for some texts
+    assert set(scores.by_background(short, SIDES, [Example("wake wake")], STREAMS)) == set()
+    assert scores.by_background(language(), SIDES, [], STREAMS) == {}
+    assert scores.by_background(bilstm(), SIDES, [Example("call my mother")], STREAMS) == {}
+
+
+def test_neighbours_of_many_texts_are_asked_for_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    unseen = [Example("call my mother now"), Example("play it again")]
+    at_once = scores.by_background(language(), SIDES, unseen, STREAMS)["neighbourhood"]
+    monkeypatch.setattr(scores, "_AT_ONCE", 1)
+    by_parts = scores.by_background(language(), SIDES, unseen, STREAMS)["neighbourhood"]
+    np.testing.assert_allclose(by_parts, at_once)

@@ -61,6 +61,10 @@ class TokenScores:
     def __len__(self) -> int:
         return len(self.log_probs)
 
+    def __getitem__(self, chosen: slice) -> TokenScores:
+        """The scores of some of the texts."""
+        return TokenScores(*(getattr(self, name)[chosen] for name in _FIELDS))
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(N,) T_i, how many tokens of each text are predicted."""

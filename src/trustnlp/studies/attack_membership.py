@@ -158,7 +158,8 @@ def _scores(target: Target, own: Array, trained: Shadows | None, streams: Stream
         found |= scores.by_shadows(own, known, trained)
     found |= scores.by_labels(model, sides, streams)
     found |= scores.by_words(model, sides, target.references, streams)
-    return found | scores.by_tokens(model, sides, target.references)
+    found |= scores.by_tokens(model, sides, target.references)
+    return found | scores.by_background(model, sides, target.population, streams)
 
 
 def _shadows(target: Target, count: int, folder: Path, streams: Streams, progress: Progress) -> Shadows | None:

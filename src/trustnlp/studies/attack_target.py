@@ -45,7 +45,8 @@ class Request:
         references: paths or hub names of models that saw neither side.
         shadows: how many models to train on random halves of both sides: 0, or an even number of at least 6.
         shadow_model: `bilstm`, `transformer`, `minilm`, a path or a hub name; None for what the model itself is.
-        population: file of texts that neither the model nor a reference saw, for RMIA beside shadow models.
+        population: file of texts that neither the model nor a reference saw: for RMIA beside shadow models, and for a
+            language model's neighbourhood and ReCaLL.
         fpr: a false-alarm rate that the non-members must be able to resolve; None asks for none.
         epsilon, delta: what was promised, where no ledger beside the model says it; both or none.
         group: the column that names groups, if any.

@@ -3,7 +3,7 @@
     any model with losses        loss; reference, per-example, lira, rmia where there are models to compare with
     a model that answers labels  gap, robustness                      (no losses or probabilities needed)
     a tagger                     word
-    a causal language model      the scores of `attacks.language_scores`
+    a causal language model      the scores of `attacks.language_scores`; some need texts that it never saw
 
 Shape legend: N texts (members first), M texts of the population, K shadow models.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustnlp.attacks import label_only, language_scores, lira, membership, population, rmia, token_membership
+from trustnlp.attacks.neighbours import WordStatistics, exchange_words
 from trustnlp.attacks.shadows import Shadows
 from trustnlp.data.corpus import Example
 from trustnlp.data.encoding import Schema
@@ -30,6 +31,8 @@ from trustnlp.studies.sides import Sides
 
 Array = NDArray[Any]
 _COPIES = 8  # of each text, that the robustness attack asks for
+_PREFIX = 32  # words before each text, for ReCaLL
+_AT_ONCE = 256  # texts whose neighbours are in memory
 
 
 def losses_of(model: Any, examples: Sequence[Example], what: str = "texts") -> Array:
@@ -167,6 +170,36 @@ def by_tokens(model: Any, sides: Sides, references: Sequence[Any]) -> dict[str, 
         if np.array_equal(own.lengths, other.lengths):
             found["error-zone"] = language_scores.error_zone(own, other)
     return found
+
+
+def by_background(model: Any, sides: Sides, background: Sequence[Example], streams: Streams) -> dict[str, Array]:
+    """Scores of a causal language model for which the attacker needs texts that it never saw.
+
+    `neighbourhood` where they have two distinct words, `recall` where a prefix of theirs and each text fit the model.
+    """
+    if not (isinstance(model, LanguageModel) and background):
+        return {}
+    texts, others = [example.text for example in sides.every], [example.text for example in background]
+    own, found = _token_scores(model, texts), {}
+    if len({word for text in others for word in text.split()}) > 1:
+        found["neighbourhood"] = _neighbourhood(model, own, texts, WordStatistics(others), streams)
+    prefix = " ".join(others[0].split()[:_PREFIX]) + "\n"
+    prefixed = _token_scores(model, [prefix + text for text in texts])
+    if len(set((prefixed.lengths - own.lengths).tolist())) == 1:
+        found["recall"] = language_scores.recall(own, prefixed)
+    return found
+
+
+def _neighbourhood(
+    model: Any, own: TokenScores, texts: Sequence[str], statistics: WordStatistics, streams: Streams
+) -> Array:
+    """A few texts at a time, as each has many neighbours."""
+    generator, parts = streams.numpy("neighbours"), []
+    for start in range(0, len(texts), _AT_ONCE):
+        chosen = slice(start, start + _AT_ONCE)
+        others = exchange_words(texts[chosen], statistics, generator=generator)
+        parts.append(language_scores.neighbourhood(own[chosen], _token_scores(model, others)))
+    return np.concatenate(parts)
 
 
 def _token_scores(model: Any, texts: Sequence[str]) -> TokenScores:
