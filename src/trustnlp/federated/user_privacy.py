@@ -1,0 +1,460 @@
+"""User-level privacy of federated training: bounded updates of equal weight, noise on their sum, a fixed denominator.
+
+    device k   drawn in a round with its own probability q_k      PoissonSelection
+               update u -> u min(1, C / |u|)                      bound
+    server     (sum of the drawn updates + N(0, (z C)^2)) / L     release, L a public constant
+
+Adding or removing one device, with all its texts, moves the sum by C at most, so a round is a Poisson-sampled Gaussian
+release of rate q_k and noise multiplier z for the device k (McMahan et al. 2018, arXiv 1710.06963; the accountant is
+`dp.accounting`). Its epsilon is its own: the guarantee is that of the largest q_k, the median device has a lower one.
+
+C may follow a quantile of the norms (Andrew et al. 2021, arXiv 1905.03871): every device also votes whether its update
+is within C, C falls where more are within than wanted, and the votes are part of the noised release
+(`dp.adaptive_thresholds`).
+
+Shape legend: K devices, P entries of an update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from trustnlp import checks
+from trustnlp.dp import accounting
+from trustnlp.dp.adaptive_thresholds import Quantile, checked
+from trustnlp.dp.noise import Noise, SeededNoise
+from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.randomness import Streams
+
+# What may stand in a plan, and why what else people ask for is refused.
+_ALLOWED = {
+    "unit": ("device",),
+    "adjacency": ("add-remove",),
+    "selection": ("poisson",),
+    "weights": ("equal",),
+    "denominator": ("expected-cohort",),
+    "aggregation": ("synchronous",),
+    "device_state": ("kept", "within-bound"),
+    "metrics": ("none", "noised"),
+    "noise": ("seeded", "secure"),
+}
+_NOT_POISSON = "use selection='poisson', or matrix_factorisation, which assumes nothing of draws"
+_REFUSED = {
+    ("adjacency", "replace"): (
+        "replacing a device moves the sum by twice the clip norm, and the noise is not calibrated for that",
+        "use adjacency='add-remove'",
+    ),
+    ("selection", "fixed-size"): (
+        "in a cohort of fixed size one device displaces another, and the accountant's amplification is not that of "
+        "independent draws",
+        _NOT_POISSON,
+    ),
+    ("selection", "multinomial"): (
+        "a device that is drawn twice counts twice, and draws that share a size are not independent",
+        _NOT_POISSON,
+    ),
+    ("selection", "by-loss"): (
+        "who is drawn depends on losses of private texts, which leave the devices without noise",
+        "use selection='poisson' with rates that follow from public constants and the device's own activity",
+    ),
+    ("weights", "samples"): (
+        "weighted by its number of texts, an update moves the sum by more than the clip norm",
+        "use weights='equal', and let the rates favour active devices",
+    ),
+    ("denominator", "realised-cohort"): (
+        "the number of devices drawn is private, and dividing by it lets one device change every other's share",
+        "use denominator='expected-cohort'",
+    ),
+    ("aggregation", "buffered"): (
+        "in an asynchronous buffer a device may arrive several times in one release, and arrivals are not "
+        "independent draws",
+        "use aggregation='synchronous'",
+    ),
+    ("device_state", "released"): (
+        "control variates or other device state that is sent beside the update is neither bounded nor noised "
+        "(SCAFFOLD)",
+        "send one vector of both within the bound (device_state='within-bound'), or keep the state on the device",
+    ),
+    ("metrics", "exact"): (
+        "losses and accuracies of a cohort are figures of private texts, and nothing would noise them",
+        "use metrics='noised' with private_evaluation, or 'none'",
+    ),
+    ("noise", "none"): ("without noise nothing is guaranteed", "train without a plan to train without privacy"),
+}
+_RATES = (0.001, 0.01)
+# Entries of a scaled vector are rounded, each by a relative 2^-24 at most: its norm must not end above the bound.
+_BELOW = 1 - 2.0**-22
+
+
+@dataclass(frozen=True)
+class UserPrivacy:
+    """All that decides the guarantee of a federated training.
+
+    Guarantee: all models together are (`epsilon()`, `delta`)-differentially private for one device, with whatever
+    texts it holds, under adding or removing it.
+
+    Args:
+        devices: K, how many there are; treated as public.
+        rounds: how many, the empty ones included.
+        expected_cohort: L > 0, the public constant by which noisy sums are divided; the sum of the rates.
+        largest_rate: in (0, 1], of all devices' probabilities of being drawn in a round.
+        noise_multiplier: z; the noise of a sum has standard deviation z C.
+        delta: in (0, 1/K).
+        clip_norm: C > 0; to begin with, where it adapts.
+        adapt: lets C follow a quantile of the norms; None keeps it.
+        median_rate: of the devices; the largest rate if None.
+        unit, adjacency: whom the guarantee protects, and what neighbouring populations differ by.
+        selection: how a round's devices are drawn: each independently, with its own rate.
+        weights: of the updates in a sum.
+        denominator: what a sum is divided by.
+        aggregation: whether a release holds each device once, of one round.
+        device_state: what devices remember stays there (`kept`), or what they send of it is one vector with the update,
+            bounded as one (`within-bound`).
+        metrics: of the devices' texts that training publishes beside the model.
+        noise: `seeded` can be computed again by whoever knows the seed, `secure` by nobody.
+
+    Raises:
+        ArgumentError: a field breaks its rule.
+        GuaranteeError: a combination for which no sound guarantee can be given.
+    """
+
+    devices: int
+    rounds: int
+    expected_cohort: float
+    largest_rate: float
+    noise_multiplier: float
+    delta: float
+    clip_norm: float = 1.0
+    adapt: Quantile | None = None
+    median_rate: float | None = None
+    unit: str = "device"
+    adjacency: str = "add-remove"
+    selection: str = "poisson"
+    weights: str = "equal"
+    denominator: str = "expected-cohort"
+    aggregation: str = "synchronous"
+    device_state: str = "kept"
+    metrics: str = "none"
+    noise: str = "seeded"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            value = getattr(self, name)
+            if (name, value) in _REFUSED:
+                raise GuaranteeError(*_REFUSED[name, value])
+            checks.one_of(name, value, allowed)
+        checks.at_least("devices", self.devices, 1)
+        checks.at_least("rounds", self.rounds, 1)
+        checks.positive("expected_cohort", self.expected_cohort)
+        checks.positive("largest_rate", self.largest_rate)
+        checks.within("largest_rate", self.largest_rate, 0, 1)
+        if self.median_rate is not None:
+            checks.within("median_rate", self.median_rate, 0, self.largest_rate)
+        refuse_unbounded(self.clip_norm)
+        checked(self.adapt)
+        check_noise(self.noise_multiplier, self.delta, self.devices)
+
+    @classmethod
+    def for_budget(cls, epsilon: float, delta: float, rounds: int, rates: ArrayLike, **fields: Any) -> UserPrivacy:
+        """The plan with the least noise for which every device spends at most `epsilon`.
+
+        Args:
+            epsilon: the budget, > 0; the device with the largest rate spends at least 99% of it.
+            delta, rounds: as in the plan.
+            rates: (K,) each device's q_k, as `PoissonSelection` takes them.
+            fields: further fields of the plan, such as `clip_norm`.
+
+        Raises:
+            ArgumentError: an argument breaks its rule.
+            GuaranteeError: no noise reaches the budget.
+        """
+        selection = PoissonSelection(rates)
+        found: dict[str, Any] = {
+            "devices": len(selection.rates),
+            "rounds": checks.at_least("rounds", rounds, 1),
+            "largest_rate": float(selection.rates.max()),
+            "median_rate": float(np.median(selection.rates)),
+            "expected_cohort": float(selection.rates.sum()),
+            "delta": delta,
+        }
+        draft = cls(**{**found, "noise_multiplier": accounting.MOST_NOISE, **fields})
+        factor = accounting.calibrate(checks.positive("epsilon", epsilon), delta, draft.events())
+        return cls(**{**found, "noise_multiplier": accounting.MOST_NOISE * factor, **fields})
+
+    def events(self, rounds: int | None = None, rate: float | None = None) -> tuple[accounting.Event, ...]:
+        """What the first `rounds` rounds, or all, release of a device that is drawn with `rate`, or the largest."""
+        count = self.rounds if rounds is None else checks.at_least("rounds", rounds, 0)
+        rate = self.largest_rate if rate is None else checks.within("rate", rate, 0, self.largest_rate)
+        return (accounting.Event(rate, self.noise_multiplier, count),) if count and rate else ()
+
+    def epsilon(self, rounds: int | None = None, rate: float | None = None) -> float:
+        """Epsilon at `delta` of the device with the largest rate, or with `rate`, after `rounds` rounds or all."""
+        return accounting.epsilon(self.events(rounds, rate), self.delta)
+
+    def statement(self) -> UserStatement:
+        """The guarantee, in words and as a dictionary."""
+        events = self.events()
+        return UserStatement(
+            self,
+            self.epsilon(),
+            None if self.median_rate is None else self.epsilon(rate=self.median_rate),
+            accounting.rdp_epsilon(events, self.delta),
+            {fpr: accounting.attack_ceiling(events, fpr) for fpr in _RATES},
+        )
+
+    def bound(self, update: Tensor, clip_norm: float | None = None) -> Tensor:
+        """`update` (P,), scaled so that its L2 norm is at most C; zeros where it holds NaN or infinity.
+
+        Guarantee: a device moves a sum of what this returns by C at most, whatever it sends.
+
+        Args:
+            update: all that the device sends, in one float32 or float64 vector.
+            clip_norm: of this round where it adapts; the plan's if None.
+        """
+        return bounded(update, self._clip_norm(clip_norm))
+
+    def vote(self, update: Tensor, clip_norm: float) -> float:
+        """1/2 where the update (P,) is within the round's clip norm and -1/2 where not; to be summed like updates."""
+        norm = torch.linalg.vector_norm(update, dtype=torch.float64).view(1, 1)
+        return float(self._quantile().counts(norm, torch.tensor([clip_norm], dtype=torch.float64)))
+
+    def check_weights(self, weights: ArrayLike) -> None:
+        """Checks that a cohort's aggregation weights are all 1 / L, as the guarantee takes them to be.
+
+        Raises:
+            GuaranteeError: they are not: by numbers of texts, by the realised cohort, or a device that counts twice.
+        """
+        found, due = np.asarray(weights, dtype=float), 1 / self.expected_cohort
+        if not np.allclose(found, due, rtol=1e-9, atol=0):
+            raise GuaranteeError(
+                f"weights from {found.min():.4g} to {found.max():.4g} stand where each update must count "
+                f"1 / {self.expected_cohort:g}, so one device can move the mean by more than the noise covers",
+                "use equal weights over the expected cohort",
+            )
+
+    def release(self, total: Tensor, round: int, streams: Streams, clip_norm: float | None = None) -> Tensor:
+        """(P,) the sum of bounded updates plus N(0, (z C)^2), divided by the expected cohort.
+
+        Guarantee: together with the votes of the round, a Gaussian release of noise multiplier z.
+
+        Args:
+            total: (P,) sum over the round's devices of what `bound` returned, with the same clip norm.
+            round: 0-based; one release a round, as every round has its own noise.
+            streams: of the seeded noise.
+            clip_norm: as given to `bound`.
+
+        Raises:
+            ArgumentError: the round is none of the plan's.
+            GuaranteeError: the sum is NaN or infinite, so it is not one of bounded updates.
+        """
+        multiplier = self.noise_multiplier
+        if self.adapt is not None:
+            multiplier = self.adapt.gradient_multiplier(multiplier)
+        return self._released("update", total, multiplier * self._clip_norm(clip_norm), round, streams)
+
+    def next_clip_norm(self, votes: float, clip_norm: float, round: int, streams: Streams) -> float:
+        """The clip norm of the next round, from the sum of the round's votes: noised, and charged in `epsilon`.
+
+        C <- C exp(-rate (share within - quantile)): it falls where more updates are within it than wanted.
+        """
+        adapt = self._quantile()
+        std = adapt.count_multiplier(self.noise_multiplier, 1) / 2
+        released = self._released("votes", torch.tensor([votes], dtype=torch.float64), std, round, streams)
+        return float(adapt.moved(torch.tensor([clip_norm], dtype=torch.float64), released))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        return asdict(self)
+
+    def _released(self, name: str, total: Tensor, std: float, round: int, streams: Streams) -> Tensor:
+        if not 0 <= round < self.rounds:
+            raise ArgumentError("round", f"one of the plan's rounds 0 to {self.rounds - 1}", round)
+        return noised(name, total, std, self.expected_cohort, round, noise_source(self.noise, streams))
+
+    def _clip_norm(self, clip_norm: float | None) -> float:
+        if (clip_norm is None) != (self.adapt is None):
+            rule = "given where it adapts, and left out where the plan keeps it"
+            raise ArgumentError("clip_norm", rule, clip_norm)
+        return self.clip_norm if clip_norm is None else refuse_unbounded(clip_norm)
+
+    def _quantile(self) -> Quantile:
+        if self.adapt is None:
+            raise ArgumentError("adapt", "a Quantile, for votes to be counted", None)
+        return self.adapt
+
+
+class PoissonSelection:
+    """Draws of devices, each entering a round independently with its own probability.
+
+    A rate is a function of public constants and of the device's own data: rates that are scaled so that they sum to a
+    given cohort depend on all devices, and that sum is then treated as public. Devices are kept in classes of rates
+    within a factor of 2, in which candidates are drawn at the class's largest rate and kept with q_k / that rate; so
+    a draw takes time in proportion to the cohort and not to K.
+
+    Args:
+        rates: (K,) q_k in [0, 1], not all 0.
+
+    Raises:
+        ArgumentError: a rate is out of range.
+    """
+
+    def __init__(self, rates: ArrayLike) -> None:
+        self.rates: NDArray[np.float64] = np.array(rates, dtype=np.float64)
+        if self.rates.ndim != 1 or not ((self.rates >= 0) & (self.rates <= 1)).all() or not self.rates.any():
+            raise ArgumentError("rates", "(K,) probabilities from 0 to 1, not all 0", self.rates.shape)
+        able = np.flatnonzero(self.rates)
+        exponents = np.frexp(self.rates[able])[1]  # 2^(e - 1) <= q < 2^e
+        order = np.argsort(exponents, kind="stable")
+        self._classes = np.split(able[order], np.flatnonzero(np.diff(exponents[order])) + 1)
+        self._tops = [float(self.rates[members].max()) for members in self._classes]
+
+    def draw(self, round: int, streams: Streams) -> NDArray[np.int64]:
+        """The devices of `round`, in ascending order; may be none. Uses the stream `selection`."""
+        generator = streams.numpy("selection", checks.at_least("round", round, 0))
+        drawn = []
+        for members, top in zip(self._classes, self._tops, strict=True):
+            count = int(generator.binomial(len(members), top))
+            candidates = members[generator.choice(len(members), count, replace=False, shuffle=False)]
+            drawn.append(candidates[generator.random(count) * top < self.rates[candidates]])
+        return np.sort(np.concatenate(drawn))
+
+
+@dataclass(frozen=True)
+class UserStatement:
+    """The guarantee of a plan.
+
+    Args:
+        plan: what was asked for.
+        epsilon: of the device with the largest rate, by PLD.
+        median_epsilon: of a device with the median rate; None where that is not known.
+        epsilon_rdp: `epsilon` by RDP, the cross-check.
+        ceilings: false positive rate -> the largest true positive rate of any attack that asks whether a device took
+            part.
+    """
+
+    plan: UserPrivacy
+    epsilon: float
+    median_epsilon: float | None
+    epsilon_rdp: float
+    ceilings: Mapping[float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure of the statement, JSON-able."""
+        return {
+            **self.plan.as_dict(),
+            "epsilon": self.epsilon,
+            "median_epsilon": self.median_epsilon,
+            "epsilon_rdp": self.epsilon_rdp,
+            "attack_ceilings": [{"fpr": fpr, "tpr": tpr} for fpr, tpr in self.ceilings.items()],
+            "text": str(self),
+        }
+
+    def __str__(self) -> str:
+        plan = self.plan
+        ceilings = " and ".join(f"{tpr:.2%} at {fpr:.1%}" for fpr, tpr in self.ceilings.items())
+        median = "" if self.median_epsilon is None else f"; a device of the median rate has {self.median_epsilon:.4g}"
+        follows = "" if plan.adapt is None else f" at first, {plan.adapt.describe()}"
+        return "\n".join(
+            [
+                f"Guarantee: ({self.epsilon:.4g}, {plan.delta:g})-differential privacy for one device with all its "
+                f"texts, neighbours by {plan.adjacency} of one device; it covers every intermediate model{median}.",
+                "Unit: one device. A person with several devices is protected as several, and what others wrote "
+                "about a person is theirs.",
+                f"Sampler: each of {plan.devices} devices enters a round independently with its own probability, "
+                f"{plan.largest_rate:.6g} at most; {plan.rounds} rounds. The number of devices is taken to be public, "
+                "and so is whatever scales the probabilities beside a device's own data.",
+                f"Mechanism: each update clipped to L2 norm {plan.clip_norm:g}{follows}; summed with equal weights, "
+                f"plus Gaussian noise of {plan.noise_multiplier:.6g} times the norm, divided by the constant "
+                f"{plan.expected_cohort:g}.",
+                f"Accountant: PLD, rounded up; cross-check by RDP: {self.epsilon_rdp:.4g}.",
+                f"Attack ceiling: no attack that asks whether a device took part has a true positive rate above "
+                f"{ceilings} false positive rate.",
+                f"Noise: {SOURCES[plan.noise]}",
+            ]
+        )
+
+
+SOURCES = {
+    "seeded": "pseudo-random, from the run's seed. Whoever knows the seed can undo the protection: keep it secret, and "
+    "publish at most one run of a plan and a seed.",
+    "secure": "from a cryptographic generator whose key is never stored. The draws still come from the run's seed: "
+    "keep it secret.",
+}
+
+
+def bounded(update: Tensor, clip_norm: float) -> Tensor:
+    """`update`, scaled so that its L2 norm is at most `clip_norm` > 0; zeros where it holds NaN or infinity.
+
+    Raises:
+        ArgumentError: it is not a float32 or float64 vector.
+    """
+    if update.ndim != 1 or update.dtype not in (torch.float32, torch.float64):
+        raise ArgumentError("update", "a float32 or float64 vector", (update.dtype, tuple(update.shape)))
+    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    if not math.isfinite(norm):  # no finite vector of float32 gets there; one of float64 must be beyond 1e154
+        return torch.zeros_like(update)
+    return update.clone() if norm <= clip_norm else update * (_BELOW * clip_norm / norm)
+
+
+def noised(name: str, total: Tensor, std: float, divisor: float, block: int, source: Noise) -> Tensor:
+    """(total + N(0, std^2)) / divisor, a new tensor.
+
+    Raises:
+        GuaranteeError: the total is NaN or infinite.
+    """
+    if not bool(torch.isfinite(total).all()):
+        raise GuaranteeError("the sum is NaN or infinite, so not one of bounded updates", "bound every update first")
+    released = total.clone()
+    source.release_({name: released}, block, {name: std}, divisor)
+    return released
+
+
+def noise_source(noise: str, streams: Streams) -> Noise:
+    """The source of `seeded` or `secure` noise."""
+    if noise == "seeded":
+        return SeededNoise(streams)
+    from trustnlp.dp.secure_noise import SecureNoise
+
+    return SecureNoise()
+
+
+def refuse_unbounded(clip_norm: Any) -> float:
+    """`clip_norm` as a float > 0.
+
+    Raises:
+        GuaranteeError: there is none, or it is infinite.
+        ArgumentError: it is no number > 0.
+    """
+    if clip_norm is None or clip_norm == math.inf:
+        raise GuaranteeError(
+            "without a clip norm one device can move the sum by any amount, and no noise covers that",
+            "give a clip_norm, such as the median norm of updates",
+        )
+    return float(checks.positive("clip_norm", clip_norm))
+
+
+def check_noise(noise_multiplier: float, delta: float, devices: int) -> None:
+    """Checks that noise protects and that delta is below 1/K.
+
+    Raises:
+        ArgumentError: delta is not.
+        GuaranteeError: noise so low that it protects nobody.
+    """
+    checks.positive("noise_multiplier", noise_multiplier, "train without a plan to train without privacy")
+    if noise_multiplier < accounting.LEAST_NOISE:
+        raise GuaranteeError(
+            f"a noise multiplier of {noise_multiplier:g}, below {accounting.LEAST_NOISE}, protects nobody",
+            "use more noise, or train without a plan to train without privacy",
+        )
+    checks.inside("delta", delta, 0, 1, "a delta such as 1e-6 is common")
+    if delta * devices >= 1:
+        mend = "a larger delta would allow publishing one device's texts"
+        raise ArgumentError("delta", f"below 1/K = {1 / devices:.3g}", delta, mend)
