@@ -180,7 +180,7 @@ run_jobs([Job(f"nap-{{n}}", nap) for n in range(300)], pathlib.Path({str(tmp_pat
 
 def test_what_cannot_be_sent_or_stored_is_refused(tmp_path: Path) -> None:
     local = [Job(f"local-{n}", lambda folder: {"a": np.zeros(1)}) for n in range(2)]
-    with pytest.raises(ArgumentError, match=r"picklable.*way='serial'"):
+    with pytest.raises(ArgumentError, match=r"picklable where workers do them.*without other processes"):
         run_jobs(local, tmp_path, way="processes")
     assert len(run_jobs(local, tmp_path, way="serial")) == 2
     with pytest.raises(RunError, match="arrays of numbers"):

@@ -17,39 +17,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import re
-import signal
-import threading
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from trustnlp import checks, files
 from trustnlp.errors import ArgumentError, RunError
+from trustnlp.models.worker_processes import CONTEXT, LIMIT, MEMORY, begin, hear, in_words, one_thread, team
 from trustnlp.progress import Progress, silent
 
 RESULT = "result.npz"
 WAYS = ("auto", "serial", "processes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Libraries read these when a worker loads them. Threads that wait must not spin: there is one job for each core.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-_LIMIT = 60  # seconds that anything but a job may take
-_MEMORY = "if memory ran out, give fewer workers; run it again: what is done is kept"
-_GUARD = "see what it wrote; a script must guard its own calls by: if __name__ == '__main__'"
 
 Arrays = dict[str, np.ndarray]
 
@@ -143,10 +129,10 @@ class _Run:
     def do_here(self, job: Job) -> None:
         """Does a job in this process."""
         try:
-            with _one_thread():
+            with one_thread():
                 _do(job, self.folder)
         except Exception as error:
-            raise _failure({job.name: _in_words(error)}) from error
+            raise _failure({job.name: in_words(error)}) from error
         self.finished(job)
 
     def finished(self, job: Job) -> None:
@@ -185,20 +171,6 @@ def _failure(failed: Mapping[str, str]) -> RunError:
     return RunError(told, "mend it and run again: what the others gave is kept")
 
 
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -209,17 +181,18 @@ def _cores() -> int:
 def _by_workers(run: _Run, size: int, race: bool) -> None:
     jobs = list(run.missing)
     failed: dict[str, str] = {}
-    with _team(jobs, run.folder, size) as (turns, team):
+    turns = _Turns(len(jobs))
+    with team(size, _work, jobs, turns, run.folder, name="jobs") as members:
         mine = 0
-        while race and turns.given == mine and not wait(list(team), 0) and (turn := turns.take()) is not None:
+        while race and turns.given == mine and not wait(list(members), 0) and (turn := turns.take()) is not None:
             run.do_here(jobs[turn])
             mine += 1
-        while team and (run.missing or failed):
-            ready = wait(list(team))
-            for reports in [each for each in team if each in ready]:
-                turn, error = _heard(reports, team[reports])
+        while members and (run.missing or failed):
+            ready = wait(list(members))
+            for reports in [each for each in members if each in ready]:
+                turn, error = hear(reports, members[reports])
                 if turn is None:
-                    del team[reports]
+                    del members[reports]
                 elif error:
                     failed[jobs[turn].name] = error
                 else:
@@ -231,9 +204,9 @@ def _by_workers(run: _Run, size: int, race: bool) -> None:
 class _Turns:
     """The numbers 0, 1, … `end` - 1, each given once, to whichever process asks next."""
 
-    def __init__(self, context: SpawnContext, end: int) -> None:
-        self._next = context.RawValue("q", 0)
-        self._lock = context.Lock()
+    def __init__(self, end: int) -> None:
+        self._next = CONTEXT.RawValue("q", 0)
+        self._lock = CONTEXT.Lock()
         self._end = end
 
     @property
@@ -255,88 +228,17 @@ class _Turns:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=_LIMIT):
-            raise RunError("a worker died while it took its next job", _MEMORY)
+        if not self._lock.acquire(timeout=LIMIT):
+            raise RunError("a worker died while it took its next job", MEMORY)
         try:
             yield
         finally:
             self._lock.release()
 
 
-@contextmanager
-def _team(jobs: Sequence[Job], folder: Path, size: int) -> Iterator[tuple[_Turns, dict[Connection, SpawnProcess]]]:
-    """`size` processes at work on the jobs, by what they report to; none is left after the block, however it ends."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy threads of PyTorch in the middle of something
-    turns, payload = _Turns(context, len(jobs)), _pickled(jobs)
-    team: dict[Connection, SpawnProcess] = {}
-    senders: list[threading.Thread] = []
-    try:
-        for _ in range(size):
-            ours, theirs = context.Pipe()
-            with _for_workers():
-                team[ours] = context.Process(target=_work, args=(theirs, turns, folder), daemon=True)
-                team[ours].start()
-            theirs.close()  # the worker alone has it, so its end is heard
-            # Workers read when they have loaded their libraries: nobody waits for that.
-            senders.append(threading.Thread(target=_send, args=(ours, payload), daemon=True))
-            senders[-1].start()
-        yield turns, dict(team)
-    finally:
-        for process in team.values():
-            process.kill()  # it holds nothing that is not on the disk
-            process.join(_LIMIT)
-        for sender in senders:
-            sender.join(_LIMIT)
-        for ours in team:
-            ours.close()
-
-
-def _pickled(jobs: Sequence[Job]) -> bytes:
-    try:
-        return pickle.dumps(jobs)  # all at once: what jobs share is in it once
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        mend = "give functions of a module, or functools.partial of them; or do them with way='serial'"
-        raise ArgumentError("jobs", "picklable where workers do them", _in_words(error), mend) from None
-
-
-def _send(connection: Connection, payload: bytes) -> None:
-    with suppress(OSError):  # a worker that has died is heard of by those who wait for its reports
-        connection.send_bytes(payload)
-
-
-@contextmanager
-def _for_workers() -> Iterator[None]:
-    """What a process that is started inside inherits: the environment of workers, and no ear for Ctrl-C."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
-        with _deaf():
-            yield
-    finally:
-        for name, value in before.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C inside is heard afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-
-
 def _work(reports: Connection, turns: _Turns, folder: Path) -> None:
     """One worker: does one job after another and tells of each, until none is left."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    jobs: Sequence[Job] = pickle.loads(reports.recv_bytes())  # noqa: S301 (sent by the process that started this one)
+    jobs: Sequence[Job] = begin(reports)
     while (turn := turns.take()) is not None:
         error = _attempt(jobs[turn], folder)
         if error:
@@ -345,29 +247,11 @@ def _work(reports: Connection, turns: _Turns, folder: Path) -> None:
     reports.send((None, ""))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _attempt(job: Job, folder: Path) -> str:
     """Does a job; its error in words, or nothing."""
     try:
         _do(job, folder)
     except Exception as error:
         traceback.print_exc()
-        return _in_words(error)
+        return in_words(error)
     return ""
-
-
-def _heard(reports: Connection, process: SpawnProcess) -> tuple[int | None, str]:
-    """A worker's news: a job and its error, or no job where it has none left to do."""
-    try:
-        turn, error = reports.recv()
-    except (EOFError, OSError):
-        process.join(_LIMIT)
-        mend = _MEMORY if process.exitcode == -signal.SIGKILL else _GUARD
-        raise RunError(f"a worker died (exit code {process.exitcode})", mend) from None
-    return turn, error

@@ -208,7 +208,7 @@ def fit(
             raise ArgumentError("folder", "given where checkpoint_every is", folder)
     training = _Training(model, data, sampler, step, streams, evaluate, watch, patience, folder)
     training.restore()
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         while not training.ended:
             training.advance()
             progress(stage, training.at.step, sampler.steps, training.figures())
@@ -372,7 +372,7 @@ def seeded(seed: int, model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C inside only sets what the yielded function tells, so that no update is torn; the second one raises."""
     asked = threading.Event()
     before = signal.getsignal(signal.SIGINT)
