@@ -12,7 +12,7 @@ from trustnlp.dp import accounting
 from trustnlp.dp.accounting import Event
 from trustnlp.dp.adaptive_thresholds import Quantile
 from trustnlp.errors import ArgumentError, GuaranteeError
-from trustnlp.federated.user_privacy import PoissonSelection, UserPrivacy, bounded
+from trustnlp.federated.user_privacy import UserPrivacy, bounded
 from trustnlp.randomness import Streams
 
 STREAMS = Streams(5)
@@ -177,39 +177,12 @@ class TestAdaptiveClipNorm:
             plan().next_clip_norm(0.0, 1.0, 0, STREAMS)
 
 
-class TestPoissonSelection:
-    RATES = np.array([0.0, 0.003, 0.05, 0.05, 0.06, 0.25, 0.3, 0.9, 1.0])
-
-    def test_each_device_enters_with_its_own_rate_and_independently(self):
-        selection, rounds = PoissonSelection(self.RATES), 4000
-        drawn = np.zeros((rounds, len(self.RATES)))
-        for round in range(rounds):
-            drawn[round, selection.draw(round, STREAMS)] = 1
-        error = np.sqrt(self.RATES * (1 - self.RATES) / rounds)
-        assert (np.abs(drawn.mean(0) - self.RATES) <= 4.5 * error).all()
-        covariance = np.cov(drawn.T) - np.diag(self.RATES * (1 - self.RATES))
-        assert np.abs(covariance).max() < 0.02  # a cohort of fixed size has -0.25 and more in such a small population
-        assert drawn.sum(1).var() == pytest.approx((self.RATES * (1 - self.RATES)).sum(), rel=0.1)
-
-    def test_draws_are_sorted_without_repeats_and_of_the_round_alone(self):
-        selection = PoissonSelection(np.full(500, 0.3))
-        devices = selection.draw(7, STREAMS)
-        assert (np.diff(devices) > 0).all()
-        assert np.array_equal(devices, PoissonSelection(np.full(500, 0.3)).draw(7, STREAMS))
-        assert not np.array_equal(devices, selection.draw(8, STREAMS))
-
-    @pytest.mark.parametrize("rates", [[], [0.0, 0.0], [0.5, 1.1], [-0.1, 0.5], [math.nan, 0.5], [[0.5]]])
-    def test_rates_out_of_range_are_refused(self, rates):
-        with pytest.raises(ArgumentError, match="rates"):
-            PoissonSelection(rates)
-
-
 class TestRefusals:
     @pytest.mark.parametrize(
         ("field", "value", "reason", "mend"),
         [
             ("adjacency", "replace", "twice the clip norm", "add-remove"),
-            ("selection", "fixed-size", "displaces another", "matrix_factorisation"),
+            ("selection", "fixed-size", "displaces another", "factorised_privacy"),
             ("selection", "multinomial", "counts twice", "poisson"),
             ("selection", "by-loss", "losses of private texts", "poisson"),
             ("weights", "samples", "weighted by its number of texts", "equal"),

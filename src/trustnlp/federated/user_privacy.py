@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from trustnlp import checks
@@ -32,6 +32,7 @@ from trustnlp.dp import accounting
 from trustnlp.dp.adaptive_thresholds import Quantile, checked
 from trustnlp.dp.noise import Noise, SeededNoise
 from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.federated.poisson_selection import PoissonSelection
 from trustnlp.randomness import Streams
 
 # What may stand in a plan, and why what else people ask for is refused.
@@ -46,8 +47,8 @@ _ALLOWED = {
     "metrics": ("none", "noised"),
     "noise": ("seeded", "secure"),
 }
-_NOT_POISSON = "use selection='poisson', or matrix_factorisation, which assumes nothing of draws"
-_REFUSED = {
+_NOT_POISSON = "use selection='poisson', or factorised_privacy, which assumes nothing of draws"
+REFUSED = {
     ("adjacency", "replace"): (
         "replacing a device moves the sum by twice the clip norm, and the noise is not calibrated for that",
         "use adjacency='add-remove'",
@@ -146,11 +147,7 @@ class UserPrivacy:
     noise: str = "seeded"
 
     def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
-            value = getattr(self, name)
-            if (name, value) in _REFUSED:
-                raise GuaranteeError(*_REFUSED[name, value])
-            checks.one_of(name, value, allowed)
+        check_fields(self, _ALLOWED, REFUSED)
         checks.at_least("devices", self.devices, 1)
         checks.at_least("rounds", self.rounds, 1)
         checks.positive("expected_cohort", self.expected_cohort)
@@ -291,42 +288,6 @@ class UserPrivacy:
         return self.adapt
 
 
-class PoissonSelection:
-    """Draws of devices, each entering a round independently with its own probability.
-
-    A rate is a function of public constants and of the device's own data: rates that are scaled so that they sum to a
-    given cohort depend on all devices, and that sum is then treated as public. Devices are kept in classes of rates
-    within a factor of 2, in which candidates are drawn at the class's largest rate and kept with q_k / that rate; so
-    a draw takes time in proportion to the cohort and not to K.
-
-    Args:
-        rates: (K,) q_k in [0, 1], not all 0.
-
-    Raises:
-        ArgumentError: a rate is out of range.
-    """
-
-    def __init__(self, rates: ArrayLike) -> None:
-        self.rates: NDArray[np.float64] = np.array(rates, dtype=np.float64)
-        if self.rates.ndim != 1 or not ((self.rates >= 0) & (self.rates <= 1)).all() or not self.rates.any():
-            raise ArgumentError("rates", "(K,) probabilities from 0 to 1, not all 0", self.rates.shape)
-        able = np.flatnonzero(self.rates)
-        exponents = np.frexp(self.rates[able])[1]  # 2^(e - 1) <= q < 2^e
-        order = np.argsort(exponents, kind="stable")
-        self._classes = np.split(able[order], np.flatnonzero(np.diff(exponents[order])) + 1)
-        self._tops = [float(self.rates[members].max()) for members in self._classes]
-
-    def draw(self, round: int, streams: Streams) -> NDArray[np.int64]:
-        """The devices of `round`, in ascending order; may be none. Uses the stream `selection`."""
-        generator = streams.numpy("selection", checks.at_least("round", round, 0))
-        drawn = []
-        for members, top in zip(self._classes, self._tops, strict=True):
-            count = int(generator.binomial(len(members), top))
-            candidates = members[generator.choice(len(members), count, replace=False, shuffle=False)]
-            drawn.append(candidates[generator.random(count) * top < self.rates[candidates]])
-        return np.sort(np.concatenate(drawn))
-
-
 @dataclass(frozen=True)
 class UserStatement:
     """The guarantee of a plan.
@@ -388,6 +349,27 @@ SOURCES = {
     "secure": "from a cryptographic generator whose key is never stored. The draws still come from the run's seed: "
     "keep it secret.",
 }
+
+
+def check_fields(
+    plan: Any, allowed: Mapping[str, tuple[str, ...]], refused: Mapping[tuple[str, str], tuple[str, str]]
+) -> None:
+    """Checks that a plan's fields have one of the allowed values.
+
+    Args:
+        plan: with these fields.
+        allowed: values by field.
+        refused: reason and mend by field and value.
+
+    Raises:
+        GuaranteeError: a value that is refused for a reason.
+        ArgumentError: a value that is unknown.
+    """
+    for name, options in allowed.items():
+        value = getattr(plan, name)
+        if (name, value) in refused:
+            raise GuaranteeError(*refused[name, value])
+        checks.one_of(name, value, options)
 
 
 def bounded(update: Tensor, clip_norm: float) -> Tensor:
