@@ -14,6 +14,7 @@ HOMES = {
     "cryptography": {"dp/secure_noise.py"},
     "dp_accounting": {"dp/accounting.py"},
     "seqeval": {"models/evaluation.py"},
+    "defusedxml": {"data/tei.py"},
     "pyarrow": {"data/arrow_folder.py"},
     "matplotlib": {"report/plots.py"},
     "jinja2": {"report/page.py"},

@@ -174,3 +174,10 @@ class TestTargets:
         example = [Example("a", "music", ("O",))]
         assert set(Targets(Schema(("music",), ()), example, np.array([1])).batch(np.array([0]))) == {"label"}
         assert set(Targets(Schema((), ("O",)), example, np.array([1])).batch(np.array([0]))) == {"tags"}
+
+
+@pytest.mark.parametrize("split_marks", [False, True])
+@given(st.text(max_size=40))
+def test_places_are_those_of_the_words(split_marks, text):
+    encoding = HashedWords(max_words=5, split_marks=split_marks)
+    assert [text[start:end] for start, end in encoding.places(text)] == encoding.words(text)

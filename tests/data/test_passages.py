@@ -1,6 +1,7 @@
 import pytest
 
 from trustnlp.data import Corpus, Example
+from trustnlp.data.corpus import Answer
 from trustnlp.data.passages import passages
 from trustnlp.errors import ArgumentError, CorpusError
 
@@ -19,6 +20,11 @@ def test_every_long_text_gives_its_beginning():
     assert cut.valid == ()
     assert [example.text for example in cut.test] == ["j k l m"]
     assert cut.notes == ("the first 4 tokens of the 2 of 3 training texts that have as many",)
+
+
+def test_a_question_of_the_whole_text_is_dropped():
+    asked = Example("a b  c d", question="?", answers=(Answer(7, "d"),), target="x")
+    assert passages(Corpus("q", (asked,)), 3).train == (Example("a b c"),)
 
 
 def test_texts_that_are_all_too_short_are_refused():

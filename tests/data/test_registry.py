@@ -1,6 +1,7 @@
 """The registry against planted folders and, where TRUSTNLP_DATA is set, against the real corpora."""
 
 import os
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -97,6 +98,9 @@ PUBLISHED = {
     "ud-ewt": (12_544, 2_001, 2_077, 0, 17, 540 + 318 + 316, 5),
     "wikitext-2": (23_767, 2_461, 2_891, 0, 0, 0, 0),
     "novels": (183_433 - 2 * 18_343, 18_343, 18_343, 0, 0, 34, 0),
+    "shakespeare-plays": (31_064 - 2 * 3_106, 3_106, 3_106, 0, 0, 1_513, 3),
+    "squad": (87_599, 0, 10_570, 0, 0, 442 + 48, 0),
+    "multi30k": (29_000, 1_014, 1_000, 0, 0, 0, 0),
 }
 
 
@@ -116,6 +120,8 @@ def test_every_record_has_its_published_figures() -> None:
 @pytest.mark.parametrize("name", RECORDS)
 def test_real_corpora_have_their_published_sizes(name: str) -> None:
     corpus = real(name)
+    if name == "squad" and len(corpus.train) < 87_599:
+        pytest.skip(f"only {len(corpus.train):,} of 87,599 training questions of SQuAD are in TRUSTNLP_DATA")
     train, valid, test, labels, tags, users, groups = PUBLISHED[name]
     texts = (*corpus.train, *corpus.valid, *corpus.test)
     assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (train, valid, test)
@@ -160,6 +166,34 @@ def test_real_bios_groups_are_genders() -> None:
     bios = real("bios-sample")
     groups = [example.group for split in (bios.train, bios.valid, bios.test) for example in split]
     assert (groups.count("Male"), groups.count("Female")) == (634, 366)
+
+
+def test_real_squad_answers_are_at_their_places() -> None:
+    corpus = real("squad")
+    assert (len(corpus.test), len({example.user for example in corpus.test})) == (10_570, 48)
+    assert sum(len(example.answers or ()) for example in corpus.test) == 34_726
+    assert all(len(example.answers or ()) >= 1 for example in corpus.train)
+    missing = 87_599 - len(corpus.train)
+    assert any("differ from those published" in note for note in corpus.notes) == (missing > 0)
+    assert {example.user for example in corpus.train}.isdisjoint(example.user for example in corpus.test)
+
+
+def test_real_multi30k_lines_belong_together() -> None:
+    first = real("multi30k").train[0]
+    assert first.text == "two young , white males are outside near many bushes ."
+    assert first.target == "zwei junge weiße männer sind im freien in der nähe vieler büsche ."
+
+
+def test_real_plays_are_spoken_by_their_people() -> None:
+    corpus = real("shakespeare-plays")
+    assert "2 rows without text are left out" in corpus.notes
+    speeches = [example for split in (corpus.train, corpus.valid, corpus.test) for example in split]
+    assert len({(example.user or "").split("/")[0] for example in speeches}) == 37
+    mine = [example for example in speeches if example.user == "a-midsummer-nights-dream/Hippolyta_MND"]
+    assert {(example.group, example.time) for example in mine} == {
+        ("female", datetime(1595, 1, 1, tzinfo=UTC).timestamp())
+    }
+    assert "Who’s there?" in {example.text for example in speeches if example.user == "hamlet/Barnardo_Ham"}
 
 
 def test_real_texts_without_splits_are_split_once_each() -> None:

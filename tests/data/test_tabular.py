@@ -86,3 +86,20 @@ def test_rows_without_text_can_be_left_out_and_counted() -> None:
     rows = [{"text": ""}, {"text": "a"}, {"text": None}]
     assert len(read(rows, on_empty=lambda _, line: left.append(line))) == 1
     assert left == [1, 3]
+
+
+def test_targets_are_read_where_their_column_is_named() -> None:
+    row = {"article": "A long text.", "summary": " Short. ", "label": "x"}
+    columns = {"text": "article", "target": "summary"}
+    assert read([row], columns=columns) == [(None, Example("A long text.", "x", target="Short."))]
+    assert read([row], columns={"text": "article"}) == [(None, Example("A long text.", "x"))]
+    # Named, even `target` is no label.
+    assert read([{"text": "a", "target": "b"}], columns={"target": "target"}) == [(None, Example("a", target="b"))]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("", ":1: no target, as other rows have one"), (None, "no target"), (3, "of type int")]
+)
+def test_a_row_without_target_is_refused(target: Any, message: str) -> None:
+    with pytest.raises(MalformedCorpusError, match=message):
+        read([{"text": "a", "summary": target}], columns={"target": "summary"})

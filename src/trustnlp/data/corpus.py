@@ -7,8 +7,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from trustnlp.errors import ArgumentError, CorpusError
+
+_LABELLED = 6  # the fields of examples that have neither question nor target
+
+
+class Answer(NamedTuple):
+    """A piece of a text that answers a question: where it starts, in characters from 0, and its own text."""
+
+    start: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,10 @@ class Example:
         user: whose text it is, or None.
         group: the speaker's group for fairness figures, or None.
         time: when it was written (any monotone number, such as seconds since 1970), or None.
+        question: what is asked of the text, for span question answering, or None.
+        answers: the right answers, each a piece of the text; several where people answered differently. Models learn
+            from the first.
+        target: what the text is to be turned into, such as its translation, summary or reply, or None.
     """
 
     text: str
@@ -30,12 +44,28 @@ class Example:
     user: str | None = None
     group: str | None = None
     time: float | None = None
+    question: str | None = None
+    answers: tuple[Answer, ...] | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ArgumentError("text", "not empty", self.text)
         if self.tags is not None and len(self.tags) != len(self.tokens):
             raise ArgumentError("tags", f"one per token ({len(self.tokens)})", len(self.tags))
+        for name, value in (("question", self.question), ("target", self.target)):
+            if value is not None and not value.strip():
+                raise ArgumentError(name, "not empty, or None", value)
+        if self.answers is not None:
+            self._check_answers(self.answers)
+
+    def _check_answers(self, answers: tuple[Answer, ...]) -> None:
+        if self.question is None or not answers:
+            raise ArgumentError("answers", "at least one, to a question", f"{len(answers)}, question {self.question!r}")
+        for start, text in answers:
+            if start < 0 or not text.strip() or not self.text.startswith(text, start):
+                rule = "pieces of the text, each at its place"
+                raise ArgumentError("answers", rule, f"one of {len(text)} characters at {start}")
 
     @property
     def tokens(self) -> list[str]:
@@ -94,9 +124,15 @@ class Corpus:
         total = hashlib.sha256()
         for split in (self.train, self.valid, self.test):
             for example in split:
-                total.update(json.dumps(astuple(example), ensure_ascii=False).encode())
+                total.update(json.dumps(_given(example), ensure_ascii=False).encode())
             total.update(b"\n--\n")
         return total.hexdigest()
+
+
+def _given(example: Example) -> tuple[object, ...]:
+    """All fields; without those of questions and targets where there are none, so that digests outlive new tasks."""
+    fields = astuple(example)
+    return fields if any(field is not None for field in fields[_LABELLED:]) else fields[:_LABELLED]
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

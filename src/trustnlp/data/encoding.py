@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 NO_TARGET = -100
+_TOKEN = re.compile(r"\S+")
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 # Public by construction: printable ASCII. 0 is padding, 1 any other character.
 _CHARACTERS = {chr(code): code - 32 + 2 for code in range(32, 127)}
@@ -115,6 +117,11 @@ class HashedWords:
         """The words of `text` that a model sees."""
         found = _WORD_OR_MARK.findall(text) if self.split_marks else text.split()
         return found[: self.max_words]
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where each of `words` begins and ends in `text`, in characters."""
+        found = (_WORD_OR_MARK if self.split_marks else _TOKEN).finditer(text)
+        return [match.span() for match in islice(found, self.max_words)]
 
     def bucket_ids(self, word: str) -> list[int]:
         """The H buckets of `word`, the same on every machine and in every release."""
@@ -221,7 +228,7 @@ class SubwordTexts:
 
 def _first_pieces(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """For each word up to the last one reached, its first piece; a word without piece is read at piece 0."""
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    spans = [match.span() for match in _TOKEN.finditer(text)]
     firsts: list[int] = [0] * len(spans)
     word, reached = 0, 0
     for piece, (start, end) in enumerate(offsets):

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trustnlp.data import arrow_folder, conll, delimited, json_lines, plain_text, slot_annotations, slot_files, tabular
+from trustnlp.data import (
+    arrow_folder,
+    conll,
+    delimited,
+    json_lines,
+    parallel,
+    plain_text,
+    slot_annotations,
+    slot_files,
+    squad,
+    tabular,
+    tei,
+)
 from trustnlp.data.corpus import Example
 from trustnlp.data.tabular import SPLITS, Options, Placed
 from trustnlp.errors import CorpusError
@@ -32,6 +44,9 @@ READERS: dict[str, Reader] = {
     "conllu by genre": _fixed(partial(conll.read_universal, genres=True)),
     "text": _fixed(plain_text.read),
     "text by writer": _fixed(partial(plain_text.read, writers=True)),
+    "squad": _fixed(squad.read),
+    "parallel en-de": partial(parallel.read, target="de"),
+    "tei": tei.read,
 }
 
 WITH_COLUMNS = ("csv", "jsonl", "json", "arrow")
@@ -93,7 +108,8 @@ def _format(path: Path) -> str:
     if path.suffix.lower() not in ENDINGS:
         known = ", ".join(sorted(ENDINGS))
         raise CorpusError(f"{path}: no format has the ending {path.suffix!r}", f"known endings are {known}")
-    return ENDINGS[path.suffix.lower()]
+    name = ENDINGS[path.suffix.lower()]
+    return "squad" if name == "json" and squad.is_squad(path) else name
 
 
 def _datasets(folder: Path) -> Layout:
@@ -113,7 +129,7 @@ def _files(folder: Path) -> Layout:
     ]
     split = [(name, path) for path in files if (name := _split_of(path))]
     chosen = [path for _, path in split] or files
-    formats = {ENDINGS[path.suffix.lower()] for path in chosen}
+    formats = {_format(path) for path in chosen}
     if not chosen:
         listed = ", ".join(sorted(ENDINGS))
         mend = f"it needs files ending in {listed}, train/seq.in and so on, or a folder saved by `datasets`"

@@ -39,12 +39,9 @@ def array_rows(path: Path) -> Iterator[tuple[int, Row]]:
         MalformedCorpusError: the file is no array, is larger than `LARGEST_ARRAY`, or an element is neither an
             object nor an array.
     """
-    if path.stat().st_size > LARGEST_ARRAY:
-        raise MalformedCorpusError(path, None, f"an array of more than {LARGEST_ARRAY:,} bytes", "write JSON lines")
-    text = _whole(path)
-    if not text.strip():
+    values = whole(path)
+    if values is None:
         return
-    values = _parsed(path, None, text)
     if not isinstance(values, list):
         raise MalformedCorpusError(path, None, "no JSON array", "write [{…}, {…}], or one object per line (.jsonl)")
     for place, value in enumerate(values, start=1):
@@ -53,7 +50,19 @@ def array_rows(path: Path) -> Iterator[tuple[int, Row]]:
         yield place, value if isinstance(value, dict) else dict(enumerate(value))
 
 
-def _whole(path: Path) -> str:
+def whole(path: Path) -> Any:
+    """The value of a JSON file, or None for a blank one.
+
+    Raises:
+        MalformedCorpusError: the file is larger than `LARGEST_ARRAY`, or no JSON.
+    """
+    if path.stat().st_size > LARGEST_ARRAY:
+        raise MalformedCorpusError(path, None, f"an array of more than {LARGEST_ARRAY:,} bytes", "write JSON lines")
+    text = _text(path)
+    return _parsed(path, None, text) if text.strip() else None
+
+
+def _text(path: Path) -> str:
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig")

@@ -178,7 +178,7 @@ def _against(record: registry.Record | None, tally: _Tally) -> list[str]:
 
 def _check_labels(corpus: Corpus) -> None:
     splits = {name: getattr(corpus, name) for name in _SPLITS}
-    for what in ("label", "tags"):
+    for what in ("label", "tags", "answers", "target"):
         lacking = [name for name, split in splits.items() if any(getattr(each, what) is None for each in split)]
         if lacking and any(getattr(each, what) is not None for split in splits.values() for each in split):
             reason = f"corpus {corpus.name!r} has {what} for some texts and none for others (in {', '.join(lacking)})"

@@ -34,7 +34,12 @@ def passages(corpus: Corpus, tokens: int) -> Corpus:
 def _cut(split: tuple[Example, ...], tokens: int) -> tuple[Example, ...]:
     rows = [(example, example.tokens) for example in split]
     return tuple(
-        replace(example, text=" ".join(row[:tokens]), tags=example.tags and example.tags[:tokens])
+        replace(
+            example,
+            text=" ".join(row[:tokens]),
+            tags=example.tags and example.tags[:tokens],
+            **dict.fromkeys(("question", "answers", "target")),  # they are of the whole text
+        )
         for example, row in rows
         if len(row) >= tokens
     )

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
-from trustnlp.data import slot_files
+from trustnlp.data import parallel, slot_files
 from trustnlp.data.formats import Layout
 from trustnlp.data.tabular import Options
 from trustnlp.errors import CorpusNotFoundError
@@ -29,6 +29,8 @@ class Task(StrEnum):
     CLASSIFICATION = "classification"
     TAGGING = "tagging"
     LANGUAGE = "language model"
+    SPAN_QA = "span question answering"
+    SEQ2SEQ = "sequence to sequence"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,23 @@ class Record:
         files = [(split, path) for split, pattern in self.files for path in sorted(folder.glob(pattern))]
         return Layout(self.format, tuple(files))
 
-    def missing(self, root: Path) -> tuple[str, ...]:
-        """The files, or patterns that match no file, that it needs and lacks below `root`."""
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The files, or patterns of files, that it needs below its own folder."""
         names = [name for _, name in self.files]
         if self.format == "seq":
-            names = [f"{name}/{part}" for name in names for part in slot_files.FILES]
-        return tuple(f"{self.name}/{name}" for name in names if not any((root / self.name).glob(name)))
+            return tuple(f"{name}/{part}" for name in names for part in slot_files.FILES)
+        if self.format == _EN_DE:
+            return tuple(file for name in names for file in (name, str(parallel.partner(Path(name), "de"))))
+        return tuple(names)
+
+    def missing(self, root: Path) -> tuple[str, ...]:
+        """The files, or patterns that match no file, that it needs and lacks below `root`."""
+        return tuple(f"{self.name}/{name}" for name in self.needed if not any((root / self.name).glob(name)))
+
+    def bytes(self, root: Path) -> int:
+        """How large those of its files are that are there."""
+        return sum(path.stat().st_size for name in self.needed for path in (root / self.name).glob(name))
 
 
 def _splits(train: str, valid: str | None, test: str) -> tuple[tuple[str | None, str], ...]:
@@ -86,6 +99,7 @@ def _sizes(train: int, valid: int | None, test: int) -> dict[str, int]:
 
 
 _SEQ = _splits("train", "valid", "test")
+_EN_DE = "parallel en-de"
 _SLOT_GATED = "https://github.com/MiuLab/SlotGated-SLU, folder data/"
 
 RECORDS: Mapping[str, Record] = {
@@ -243,6 +257,43 @@ RECORDS: Mapping[str, Record] = {
             "https://github.com/computationalstylistics/100_english_novels, folder corpus",
             notes=("users are authors, times are years of publication, a line is a paragraph or a part of one",),
         ),
+        Record(
+            "shakespeare-plays",
+            Task.LANGUAGE,
+            "tei",
+            ((None, "tei/*.xml"),),
+            {"all": 31_066},
+            "CC BY-NC 3.0",
+            "Folger Digital Texts, as marked up by Fischer et al. 2019, Programmable corpora: introducing DraCor",
+            "https://github.com/dracor-org/shakedracor, folder tei",
+            skip_empty=True,
+            notes=(
+                "a text is a speech, users are the speakers of a play, times are the years it was written in",
+                "groups are the speakers' gender; 'unknown' where it is not told, misspelt or mixed",
+            ),
+        ),
+        Record(
+            "squad",
+            Task.SPAN_QA,
+            "squad",
+            _splits("train-v1.1.json", None, "dev-v1.1.json"),
+            _sizes(87_599, None, 10_570),
+            "CC BY-SA 4.0",
+            "Rajpurkar et al. 2016, SQuAD: 100,000+ questions for machine comprehension of text, arXiv:1606.05250",
+            "https://rajpurkar.github.io/SQuAD-explorer, SQuAD 1.1",
+            notes=("users are articles; the published development set, which has several answers each, is test",),
+        ),
+        Record(
+            "multi30k",
+            Task.SEQ2SEQ,
+            _EN_DE,
+            _splits("train.lc.norm.tok.en", "val.lc.norm.tok.en", "test_2016_flickr.lc.norm.tok.en"),
+            _sizes(29_000, 1_014, 1_000),
+            "CC BY-NC-SA 4.0",
+            "Elliott et al. 2016, Multi30K: multilingual English-German image descriptions, arXiv:1605.00459",
+            "https://github.com/multi30k/dataset, folder data/task1/tok",
+            notes=("English to German, lower-cased and tokenised as published",),
+        ),
     )
 }
 
@@ -289,8 +340,7 @@ def status(name: str) -> Status:
     if folder is None or not (folder / name).is_dir():
         return Status(State.ABSENT, record.missing(folder or Path()))
     missing = record.missing(folder)
-    size = sum(_bytes(path) for _, path in record.layout(folder).files)
-    return Status(State.INCOMPLETE if missing else State.PRESENT, missing, size)
+    return Status(State.INCOMPLETE if missing else State.PRESENT, missing, record.bytes(folder))
 
 
 def present(name: str) -> tuple[Record, Layout]:
@@ -325,7 +375,3 @@ def _record(name: str) -> Record:
     if name not in RECORDS:
         raise unknown(name)
     return RECORDS[name]
-
-
-def _bytes(path: Path) -> int:
-    return sum(each.stat().st_size for each in path.iterdir()) if path.is_dir() else path.stat().st_size

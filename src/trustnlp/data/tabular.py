@@ -1,7 +1,8 @@
 """Examples from rows with named columns, whatever file the rows come from.
 
 Columns are found by their names or common synonyms, or named outright by `columns`, a mapping from roles (text,
-label, user, group, time, tags, split) to column names, or to positions from 0 where the file has no header.
+label, user, group, time, tags, target, split) to column names, or to positions from 0 where the file has no header.
+A target, such as a summary, has no synonyms: a column of summaries may well stand beside reviews to be classified.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags", "slots", "bio_tags", "ner_tags"),
 }
 _FOLDED = {role: {name.lower().replace("_", "") for name in names} for role, names in SYNONYMS.items()}
-ROLES = (*SYNONYMS, "split")
+ROLES = (*SYNONYMS, "target", "split")
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -151,7 +152,15 @@ def _example(path: Path, line: int, row: Row, text: str, roles: Mapping[str, Col
         user=_name(path, line, "user", values.get("user")),
         group=_name(path, line, "group", values.get("group")),
         time=_time(path, line, values.get("time")),
+        target=_target(path, line, values["target"]) if "target" in roles else None,
     )
+
+
+def _target(path: Path, line: int, value: Any) -> str:
+    target = _text(path, line, value)
+    if not target:
+        raise MalformedCorpusError(path, line, "no target, as other rows have one", "give one or remove the row")
+    return target
 
 
 def _split(path: Path, line: int, row: Row, roles: Mapping[str, Column]) -> str | None:
