@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from trustnlp.federated.device_hash import normal, uniform
 from trustnlp.randomness import Streams
 
 Floats = NDArray[np.float64]
+RESCALINGS = ("share", "inverse", "none")
 HUGE = 1e6  # by how much an update of such a device is too large
 
 
@@ -49,14 +50,6 @@ class Fate(IntEnum):
     DROPPED_OUT = 1
     LATE = 2
     SURPLUS = 3
-
-
-class Rescaling(StrEnum):
-    """How the weights of those who came back make up for the others, see the head of this module."""
-
-    SHARE = "share"
-    INVERSE = "inverse"
-    NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -207,7 +200,7 @@ class Outcome:
         return {fate.name.lower().replace("_", " "): count for fate, count in lost.items() if count}
 
 
-def rescaled(cohort: Cohort, returned: NDArray[np.bool_], how: str = Rescaling.SHARE, dropout: float = 0.0) -> Cohort:
+def rescaled(cohort: Cohort, returned: NDArray[np.bool_], how: str = "share", dropout: float = 0.0) -> Cohort:
     """The cohort of those who came back, with weights that make up for the others.
 
     Args:
@@ -221,13 +214,13 @@ def rescaled(cohort: Cohort, returned: NDArray[np.bool_], how: str = Rescaling.S
     Raises:
         ArgumentError: another way, lengths that differ, a dropout out of range.
     """
-    checks.one_of("how", how, tuple(Rescaling))
+    checks.one_of("how", how, RESCALINGS)
     checks.same_length(cohort=cohort, returned=returned)
     checks.within("dropout", dropout, 0, 1 - 1e-9)
     weights = cohort.weights[returned]
-    if how == Rescaling.INVERSE:
+    if how == "inverse":
         weights = weights / (1 - dropout)
-    elif how == Rescaling.SHARE and weights.sum() > 0:
+    elif how == "share" and weights.sum() > 0:
         weights = weights * (cohort.weights.sum() / weights.sum())
     return Cohort(cohort.devices[returned], weights)
 
