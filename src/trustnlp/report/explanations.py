@@ -345,6 +345,23 @@ EXPLANATIONS = (
         "0%.",
     ),
     Explanation(
+        "on-device-*-by-*",
+        "fairness",
+        "In the worst-served group of devices the figure is {value}.",
+        "Devices measured the model on texts that never left them, and only a sum with noise was read, separately for "
+        "each group (such as people who write little, or much). The interval covers the noise and the choice of "
+        "devices, for all groups at once; a group with too few devices to be told from noise has no figure.",
+        "That of all devices together.",
+    ),
+    Explanation(
+        "on-device-*",
+        "utility",
+        "On the devices, on texts that never left them, the figure is {value}.",
+        "Every device measured the model on its own texts, and only a sum over all devices, with noise, was read. Each "
+        "device counts up to a fixed number of texts. The interval covers the noise and the choice of devices.",
+        "That of texts which may be read.",
+    ),
+    Explanation(
         "counterfactual-flip-rate",
         "fairness",
         "{value} of the answers change when only the words that signal the group change.",
