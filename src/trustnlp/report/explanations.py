@@ -370,6 +370,57 @@ EXPLANATIONS = (
         "0%: who speaks should not decide what is understood.",
     ),
     Explanation(
+        "*-by-activity-decile",
+        "fairness",
+        "The tenth of the devices that the model serves worst gets {value}.",
+        "Devices are ordered by how much they have written and cut into tenths, and each tenth is measured by itself: "
+        "as accuracy, the share of right answers, or as loss, which is high where the model is wrong.",
+        "The same as for all texts together: little activity should not mean poor service.",
+    ),
+    Explanation(
+        "*-light-half",
+        "fairness",
+        "The half of the devices that writes less gets {value}.",
+        "The accuracy or the loss of the texts of the less active half of the devices.",
+        "The same as for the more active half.",
+    ),
+    Explanation(
+        "*-heavy-half",
+        "fairness",
+        "The half of the devices that writes more gets {value}.",
+        "The accuracy or the loss of the texts of the more active half of the devices.",
+        "The same as for the less active half.",
+    ),
+    Explanation(
+        "*-half-gap",
+        "fairness",
+        "Devices that write less are served worse than those that write more by {value}.",
+        "The difference in accuracy or loss between the less and the more active half of the devices.",
+        "0. Below 0, those that write less are served better.",
+    ),
+    Explanation(
+        "*-by-group",
+        "fairness",
+        "The group that the model serves worst gets {value}.",
+        "The accuracy or the loss of each group's texts; the worst of them is shown.",
+        "The same as for all texts together.",
+    ),
+    Explanation(
+        "*-per-device",
+        "fairness",
+        "A device gets {value} on average.",
+        "The accuracy or the loss of each device by itself, meaned over devices: those that write much and those that "
+        "write little count alike.",
+        "The same as for all texts together; worse means that those who write much are served better.",
+    ),
+    Explanation(
+        "*-worst-tenth-of-devices",
+        "fairness",
+        "Nine of ten devices are served at least as well as with {value}.",
+        "The accuracy or the loss of the device at the tenth part of all, counted from the worst.",
+        "Not far from the mean over devices. With few texts of each device, part of the distance is chance.",
+    ),
+    Explanation(
         "blind-classifier-auc",
         "soundness",
         "Without the model, training and outside texts are told apart with AUC {value}.",
