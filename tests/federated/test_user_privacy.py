@@ -119,6 +119,12 @@ class TestEpsilon:
         assert 0.99 * 4 <= accounting.epsilon([Event(0.2, private.noise_multiplier, 40)], 1e-5) <= 4
         assert private.statement().median_epsilon == private.epsilon(rate=0.01) < 1
 
+    def test_another_denominator_costs_nothing(self):
+        rates = np.full(100, 0.1)
+        given = UserPrivacy.for_budget(4.0, 1e-5, 40, rates, expected_cohort=12.0)
+        assert given.expected_cohort == 12.0
+        assert given.noise_multiplier == UserPrivacy.for_budget(4.0, 1e-5, 40, rates).noise_multiplier
+
     def test_uniform_amplification_would_promise_too_much_to_active_devices(self):
         rates = np.r_[np.full(900, 0.01), np.full(100, 0.2)]
         private = UserPrivacy.for_budget(4.0, 1e-5, 40, rates)

@@ -105,7 +105,7 @@ class UserPrivacy:
     Args:
         devices: K, how many there are; treated as public.
         rounds: how many, the empty ones included.
-        expected_cohort: L > 0, the public constant by which noisy sums are divided; the sum of the rates.
+        expected_cohort: L > 0, the public constant by which noisy sums are divided, such as the sum of the rates.
         largest_rate: in (0, 1], of all devices' probabilities of being drawn in a round.
         noise_multiplier: z; the noise of a sum has standard deviation z C.
         delta: in (0, 1/K).
@@ -167,7 +167,7 @@ class UserPrivacy:
             epsilon: the budget, > 0; the device with the largest rate spends at least 99% of it.
             delta, rounds: as in the plan.
             rates: (K,) each device's q_k, as `PoissonSelection` takes them.
-            fields: further fields of the plan, such as `clip_norm`.
+            fields: further fields of the plan, such as `clip_norm`; `expected_cohort` is the sum of the rates unless given.
 
         Raises:
             ArgumentError: an argument breaks its rule.
