@@ -167,7 +167,7 @@ class UserPrivacy:
             epsilon: the budget, > 0; the device with the largest rate spends at least 99% of it.
             delta, rounds: as in the plan.
             rates: (K,) each device's q_k, as `PoissonSelection` takes them.
-            fields: further fields of the plan, such as `clip_norm`; `expected_cohort` is the sum of the rates unless given.
+            fields: further fields of the plan, such as `clip_norm`, or `expected_cohort` in place of the rates' sum.
 
         Raises:
             ArgumentError: an argument breaks its rule.
