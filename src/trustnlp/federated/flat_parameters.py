@@ -1,0 +1,63 @@
+"""All trained parameters of a model as one vector, and their gradients as another.
+
+    model.parameters()   weight (4, 3) | bias (4,) | ...      every tensor is a view into
+    values (P,)          [ . . . . . . . . . . . . | . . . . | ... ]
+    gradient (P,)        [ . . . . . . . . . . . . | . . . . | ... ]
+
+What federated algorithms do to weights (send, subtract, average, correct) is one operation on one vector, in place,
+and nothing is allocated for each device that is visited.
+
+Shape legend: P entries of all trained parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from trustnlp.errors import ArgumentError, ModelError
+
+
+class FlatParameters:
+    """The trained parameters of `model`, moved into one vector, for as long as the model lives.
+
+    Parameters that are shared by modules stand in it once; frozen ones stay where they are. `values` and `gradient` may
+    be read and written at any time; the model's tensors and their `grad` are views of them.
+
+    Args:
+        model: on one device, its trained parameters of one floating type.
+
+    Raises:
+        ModelError: running statistics, which an average of weights would leave behind, or nothing to train.
+        ArgumentError: parameters of several types or devices.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        _refuse_running_statistics(model)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ModelError("the model has no parameter to train", "let some require gradients")
+        kinds = {(str(parameter.dtype), str(parameter.device)) for parameter in trained}
+        if len(kinds) > 1:
+            raise ArgumentError("model", "with trained parameters of one type on one device", sorted(kinds))
+        self.values = torch.cat([parameter.detach().flatten() for parameter in trained])
+        self.gradient = torch.zeros_like(self.values)
+        start = 0
+        for parameter in trained:
+            end = start + parameter.numel()
+            parameter.data = self.values[start:end].view_as(parameter)
+            parameter.grad = self.gradient[start:end].view_as(parameter)
+            start = end
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def _refuse_running_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            raise ModelError(
+                f"{name or 'the model'} ({type(module).__name__}) keeps running statistics of the texts it has seen",
+                "use LayerNorm or GroupNorm, or set track_running_stats=False",
+            )

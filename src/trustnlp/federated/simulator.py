@@ -1,0 +1,388 @@
+"""A population of devices on one machine: rounds of selection, local training, summing and the server's step.
+
+    for each round:  select -> who returns -> blocks of devices -> workers -> totals, in the order of blocks -> update
+
+A cohort is cut into blocks of a fixed size, each is summed by whichever worker takes it, and the blocks' sums are added
+in their order. All draws depend on the round and the device. So the same seed gives the same bits for any number of
+workers, and for a run that was killed and resumed.
+
+Shape legend: P entries of all trained parameters, K devices, m of a cohort.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trustnlp import checks
+from trustnlp.errors import ArgumentError, ModelError, RunError
+from trustnlp.federated.algorithm import Algorithm, Round
+from trustnlp.federated.cohort import Cohort, Selection
+from trustnlp.federated.conditions import IDEAL, Conditions, Outcome
+from trustnlp.federated.crew import Crew, Setting, crew
+from trustnlp.federated.local_training import Vectors
+from trustnlp.federated.population import Population
+from trustnlp.federated.selection import Uniform
+from trustnlp.federated.worker import NOT_FINITE, TOO_LONG, Report, Returned, Task
+from trustnlp.models.state import load_state, save_state
+from trustnlp.models.training import deferred_interrupt
+from trustnlp.progress import Progress, silent
+from trustnlp.randomness import Streams
+
+CHECKPOINT = "federated.safetensors"
+BLOCK = 8  # devices that one worker sums before anything is handed over
+PATIENCE = 20  # rounds in which nothing finite may come back
+OUTLIER = 10.0  # a change so many times longer than the median of the round before is left out
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in one round.
+
+    Args:
+        number: 0-based.
+        cohort: distinct devices that were selected.
+        returned: those whose answers are in the sum.
+        problems: how many answers are not, by reason.
+        texts: that all visited devices have trained on, passes counted.
+        largest: the most of them on one device, for which a round has to wait.
+        seconds: that the round would have taken, by the conditions.
+        loss: mean local training loss of those that returned, each by its texts; NaN where none has.
+        figures: of `evaluate`, where it was asked.
+    """
+
+    number: int
+    cohort: int
+    returned: int
+    problems: Mapping[str, int]
+    texts: int
+    largest: int
+    seconds: float
+    loss: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class History:
+    """All rounds of a simulation, and the wall time that it took over all resumptions."""
+
+    rounds: tuple[RoundRecord, ...]
+    wall_seconds: float = field(compare=False)
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """The newest of `evaluate`."""
+        return next((record.figures for record in reversed(self.rounds) if record.figures), {})
+
+
+def simulate(
+    population: Population,
+    model: nn.Module,
+    algorithm: Algorithm,
+    *,
+    selection: Selection | None = None,
+    conditions: Conditions = IDEAL,
+    streams: Streams,
+    workers: int = 1,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 10,
+    folder: str | Path | None = None,
+    checkpoint_every: int = 10,
+    progress: Progress = silent,
+    stage: str = "federated",
+) -> History:
+    """Trains `model` on devices and leaves it, with the server's last weights, in evaluation mode.
+
+    Ctrl-C lets the current round end, writes a checkpoint where `folder` is given, and raises KeyboardInterrupt. The
+    same call with the same folder goes on from there.
+
+    Args:
+        population: of K devices, at least as many as the cohort with a text.
+        model: a `TextModel`; its weights are the first of the server.
+        algorithm: what devices and server do, and for how many rounds.
+        selection: who takes part; uniform with weights by texts if None.
+        conditions: who is there, who comes back, and when.
+        streams: same streams, same bits.
+        workers: processes; 1 is this one. No result depends on it.
+        evaluate: figures of the model with the server's weights, after each `evaluate_every` rounds and the last.
+        folder: where checkpoints are written, every `checkpoint_every` rounds and after the last.
+        progress: called after every round.
+
+    Raises:
+        ArgumentError: fewer devices with texts than a cohort has, or another argument breaks its rule.
+        ModelError: the server's weights are no longer finite, or nothing finite has come back for 20 rounds.
+        RunError: the folder holds another simulation, or a damaged checkpoint.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    checks.at_least("evaluate_every", evaluate_every, 1)
+    checks.at_least("checkpoint_every", checkpoint_every, 1)
+    populated = int((population.sizes > 0).sum())
+    if algorithm.cohort > populated:
+        raise ArgumentError("cohort", f"at most the {populated} devices that have texts", algorithm.cohort)
+    setting = Setting(model, population, algorithm, streams)
+    with crew(setting, checks.at_least("workers", workers, 1)) as hands:
+        server = Server(population, algorithm, selection or Uniform(), conditions, streams, hands)
+        path = None if folder is None else Path(folder) / CHECKPOINT
+        if path is not None and path.exists():
+            server.restore(path)
+        with deferred_interrupt() as interrupted:
+            while server.number < algorithm.rounds:
+                record = server.round()
+                last = server.number == algorithm.rounds
+                if evaluate is not None and (last or server.number % evaluate_every == 0):
+                    hands.load(server.weights)
+                    record = server.note(evaluate(model))
+                if path is not None and (last or interrupted() or server.number % checkpoint_every == 0):
+                    server.save(path)
+                progress(stage, server.number, algorithm.rounds, {"loss": record.loss, **server.history().figures})
+                if interrupted():
+                    raise KeyboardInterrupt
+        hands.load(server.weights)
+        model.eval()
+        return server.history()
+
+
+class Server:
+    """The server's weights and memory, and one round after another."""
+
+    def __init__(
+        self,
+        population: Population,
+        algorithm: Algorithm,
+        selection: Selection,
+        conditions: Conditions,
+        streams: Streams,
+        hands: Crew,
+    ) -> None:
+        self.number = 0
+        self.weights = hands.weights()
+        self._first = self.weights.clone()
+        self._population, self._algorithm, self._selection = population, algorithm, selection
+        self._conditions, self._streams, self._hands = conditions, streams, hands
+        self._state = algorithm.state(self.weights)
+        self._selector = selection.begin(population.sizes)
+        self._kept: dict[int, Vectors] = {}
+        self._longest: float | None = None  # that a change may be; unknown in the first round
+        self._records: list[RoundRecord] = []
+        self._seconds = 0.0
+
+    def round(self) -> RoundRecord:
+        """Selects, trains, adds up and takes one step."""
+        begun = time.perf_counter()
+        cohort = self._select()
+        texts = self._texts(cohort)
+        outcome = self._conditions.outcome(
+            self.number,
+            cohort.devices,
+            texts,
+            self._streams,
+            wanted=self._wanted(cohort),
+            size=2 * self.weights.nbytes,
+        )
+        total, reports = self._train(list(self._tasks(cohort, outcome)))
+        good = [report for report in reports if not report.problem]
+        if good:
+            self._step(total, cohort, good)
+        self._learn(reports, outcome)
+        problems = Counter(report.problem for report in reports if report.problem)
+        problems.update(outcome.reasons)
+        self._records.append(
+            RoundRecord(
+                number=self.number,
+                cohort=len(cohort),
+                returned=len(good),
+                problems=dict(problems),
+                texts=int(texts.sum()),
+                largest=int(texts.max(initial=0)),
+                seconds=outcome.round_seconds,
+                loss=_mean_loss(good),
+            )
+        )
+        self._refuse_to_stand_still()
+        self.number += 1
+        self._seconds += time.perf_counter() - begun
+        return self._records[-1]
+
+    def note(self, figures: Mapping[str, float]) -> RoundRecord:
+        """Puts figures of the server's weights into the newest record."""
+        self._records[-1] = replace(self._records[-1], figures=dict(figures))
+        return self._records[-1]
+
+    def history(self) -> History:
+        """All rounds so far."""
+        return History(tuple(self._records), self._seconds)
+
+    def _select(self) -> Cohort:
+        return self._selector.select(
+            self.number,
+            self._conditions.invited(self._algorithm.cohort),
+            self._streams.numpy("selection", self.number),
+            available=self._conditions.available(self.number, self._streams),
+            probe=lambda devices: self._hands.losses(devices, self.weights),
+        )
+
+    def _wanted(self, cohort: Cohort) -> int | None:
+        """After how many answers the round is over, where more were invited than are needed."""
+        return self._algorithm.cohort if len(cohort) > self._algorithm.cohort else None
+
+    def _texts(self, cohort: Cohort) -> NDArray[np.int64]:
+        """(m,) texts that each device trains on, passes counted."""
+        local, sizes = self._algorithm.local, self._population.sizes[cohort.devices]
+        return np.array([local.texts_of(int(size)) for size in sizes], dtype=np.int64)
+
+    def _tasks(self, cohort: Cohort, outcome: Outcome) -> Iterator[Task]:
+        """The devices that come back, in blocks; nobody needs to simulate the others."""
+        back = np.flatnonzero(outcome.returned)
+        size = 1 if self._longest is None else BLOCK
+        for start in range(0, len(back), size):
+            block = back[start : start + size]
+            devices = tuple(cohort.devices[block].tolist())
+            damage = zip(devices, outcome.damage[block].tolist(), strict=True)
+            yield Task(
+                self.number,
+                devices,
+                tuple(cohort.weights[block].tolist()),
+                math.inf if self._longest is None else self._longest,
+                {device: self._kept[device] for device in devices if device in self._kept},
+                {device: factor for device, factor in damage if factor != 1},
+            )
+
+    def _train(self, tasks: Sequence[Task]) -> tuple[Vectors, list[Report]]:
+        """The sum of what came back, and what is told of each device."""
+        total: Vectors = {}
+        reports: list[Report] = []
+        returned: Iterable[Returned] = self._hands.run(tasks, self.weights, self._algorithm.sent(self._state))
+        if self._longest is None:
+            returned = _without_outliers(list(returned))
+        for part in returned:
+            for name, vector in part.total.items():
+                total[name] = total[name].add_(vector) if name in total else vector
+            reports += part.reports
+            self._kept.update(part.kept)
+        return total, reports
+
+    def _step(self, total: Vectors, cohort: Cohort, good: Sequence[Report]) -> None:
+        # Those in the sum speak for those that are not, so that the step is no shorter.
+        came = sum(report.weight for report in good)
+        share = float(cohort.weights.sum()) / came if came else 0.0
+        mean = {name: vector * share for name, vector in total.items()}
+        about = Round(self.number, len(self._population.sizes), len(good), float(cohort.weights.sum()))
+        self._algorithm.update(self.weights, mean, self._state, about)
+        if not bool(self.weights.isfinite().all()):
+            raise ModelError(
+                f"the server's weights are no longer finite after round {self.number}",
+                "lower server_rate, or the rate of local training",
+            )
+
+    def _refuse_to_stand_still(self) -> None:
+        newest = self._records[-PATIENCE:]
+        if len(newest) == PATIENCE and all(not one.returned and NOT_FINITE in one.problems for one in newest):
+            raise ModelError(
+                f"in {PATIENCE} rounds to round {self.number} nothing finite came back from any device",
+                "lower the rate of local training or server_rate, or check the model for overflow",
+            )
+
+    def _learn(self, reports: Sequence[Report], outcome: Outcome) -> None:
+        """What the next rounds make of this one: whom to select, and how long a change may be."""
+        self._longest = _longest(reports) or self._longest
+        seconds = dict(zip(outcome.devices.tolist(), outcome.seconds.tolist(), strict=True))
+        heard = [report for report in reports if math.isfinite(report.loss)]
+        self._selector.observe(
+            np.array([report.device for report in heard], dtype=np.int64),
+            np.array([report.loss for report in heard], dtype=np.float64),
+            np.array([seconds[report.device] for report in heard], dtype=np.float64),
+        )
+
+    # --- going on ----------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Writes all that the rest of the simulation depends on."""
+        state = {
+            "identity": self._identity(),
+            "number": self.number,
+            "longest": self._longest,
+            "seconds": self._seconds,
+            "records": [asdict(record) | {"loss": repr(record.loss)} for record in self._records],
+            "selector": _tensors(self._selector.state()),
+            "weights": self.weights,
+            "state": self._state,
+            "kept": {str(device): vectors for device, vectors in self._kept.items()},
+        }
+        save_state(path, state)
+
+    def restore(self, path: Path) -> None:
+        """Goes on where `save` was called.
+
+        Raises:
+            RunError: another simulation's, or damaged.
+        """
+        state = load_state(path)
+        if state.get("identity") != self._identity():
+            raise RunError(f"{path} is of another simulation", "use another folder, or delete it to begin again")
+        where = self.weights.device
+        self.number, self._seconds, self._longest = state["number"], state["seconds"], state["longest"]
+        self._records = [RoundRecord(**record | {"loss": float(record["loss"])}) for record in state["records"]]
+        self._selector.restore(_arrays(state["selector"]))
+        self.weights = state["weights"].to(where)
+        self._state = {name: vector.to(where) for name, vector in state["state"].items()}
+        self._kept = {
+            int(device): {name: vector.to(where) for name, vector in vectors.items()}
+            for device, vectors in state["kept"].items()
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What two simulations must share for one to go on where the other stopped."""
+        said = [repr(each) for each in (self._algorithm, self._selection, self._conditions)]
+        return {
+            "seed": self._streams.seed,
+            "parameters": len(self.weights),
+            "first": _digest(self._first),
+            "sizes": _digest(torch.from_numpy(np.ascontiguousarray(self._population.sizes))),
+            "rules": hashlib.sha256("\n".join(said).encode()).hexdigest(),
+        }
+
+
+def _longest(reports: Sequence[Report]) -> float | None:
+    """How long a change may be, by those that came back: so long as most are sound, they decide."""
+    lengths = [report.length for report in reports if math.isfinite(report.length)]
+    return OUTLIER * float(np.median(lengths)) or None if lengths else None
+
+
+def _without_outliers(returned: Sequence[Returned]) -> Iterator[Returned]:
+    """Single devices, of which those are left out whose change is far longer than the others'."""
+    longest = _longest([report for part in returned for report in part.reports])
+    for part in returned:
+        (report,) = part.reports
+        if longest is not None and report.length > longest:
+            part = Returned({}, (replace(report, problem=TOO_LONG),), {})
+        yield part
+
+
+def _mean_loss(good: Sequence[Report]) -> float:
+    texts = sum(report.texts for report in good)
+    return sum(report.texts * report.loss for report in good) / texts if texts else math.nan
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays as tensors, which is what checkpoints hold."""
+    return {name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in state.items()}
+
+
+def _arrays(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one.numpy() if isinstance(one, Tensor) else one for name, one in state.items()}
