@@ -19,6 +19,7 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "jinja2": {"report/page.py"},
     "pydantic": {"report/gate.py"},
+    "h5py": {"federated/partition_hdf5.py"},
     "transformers": {
         "dp/trainer.py",
         "models/existing.py",

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustnlp import checks
+from trustnlp.data import bio
 from trustnlp.data.corpus import Example
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.federated import partition_dirichlet
@@ -245,35 +246,34 @@ def by_time(times: Sequence[float | None], devices: int) -> Partition:
 
 
 def label_of(example: Example) -> str | None:
-    """What a text is skewed by: its label, or for tagging the type of most of its spans.
+    """What a text is skewed by: its label, or for tagging the type of most of its spans (of most words, where tags are
+    parts of speech and not BIO).
 
     Ties go to the type that comes first in the alphabet; a tagged text without a span is `O`; a text with neither
     label nor tags has none.
     """
     if example.label is not None or example.tags is None:
         return example.label
-    types = Counter(tag[2:] for tag in example.tags if tag.startswith("B-"))
+    begun = (tag.removeprefix("B-") for tag in example.tags if tag.startswith("B-") or not bio.is_tag(tag))
+    types = Counter(begun)
     return min(types, key=lambda name: (-types[name], name), default=NO_ENTITY)
 
 
 def of_corpus(
     spec: str | Spec,
-    examples: Sequence[Any],
+    examples: Sequence[Example],
     devices: int | None,
     generator: np.random.Generator,
-    *,
-    key: Callable[[Any], Hashable] | None = None,
-    text: Callable[[Any], str] | None = None,
+    key: Callable[[Example], Hashable] | None = None,
 ) -> Partition:
     """The partition of a split that the command line's grammar names, such as `label:alpha=0.5`.
 
     Args:
         spec: see `partition_spec.parse`.
-        examples: a split of a corpus of any task, in its order; `user` and `time` read their fields of these names.
+        examples: a split of a corpus of any task, in its order.
         devices: K; None for `user` and `time`, which know it themselves.
         generator: drawn from.
         key: what `label` skews by; `label_of` without it.
-        text: what `cluster` reads; the field `text` without it.
 
     Raises:
         ArgumentError: the spec breaks its grammar, its method's rules, or contradicts `devices`.
@@ -294,7 +294,7 @@ def of_corpus(
         case "label":
             return by_label(_labels(examples, key), k, spec["alpha"], generator)
         case _:
-            vectors = VECTORS[spec["vectors"]]([(text or _text)(example) for example in examples], generator)
+            vectors = VECTORS[spec["vectors"]]([example.text for example in examples], generator)
             return by_cluster(vectors, k, spec["alpha"], spec["clusters"], generator)
 
 
@@ -326,17 +326,13 @@ def _agreeing(partition: Partition, devices: int | None) -> Partition:
     return partition
 
 
-def _labels(examples: Sequence[Any], key: Callable[[Any], Hashable] | None) -> list[Hashable]:
+def _labels(examples: Sequence[Example], key: Callable[[Example], Hashable] | None) -> list[Hashable]:
     labels = [(key or label_of)(example) for example in examples]
     if None in labels:
         without = sum(label is None for label in labels)
         mend = "spread texts without labels by 'cluster', or give a key"
         raise ArgumentError("labels", "known for every text", f"{without:,} texts without", mend)
     return labels
-
-
-def _text(example: Any) -> str:
-    return str(example.text)
 
 
 def _of(method: str, device_of: Indices, devices: int, details: Mapping[str, Any]) -> Partition:
