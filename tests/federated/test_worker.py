@@ -7,6 +7,7 @@ from convex import Regression, problem
 
 from trustnlp.federated.fedavg import FedAvg
 from trustnlp.federated.local_training import LocalTraining
+from trustnlp.federated.user_privacy import UserPrivacy
 from trustnlp.federated.worker import NOT_FINITE, TOO_LONG, Task, Worker, norm
 from trustnlp.randomness import Streams
 
@@ -49,9 +50,10 @@ def test_nothing_usable_is_an_empty_total() -> None:
 
 
 def test_each_change_is_bounded_before_it_is_added() -> None:
-    returned = worker(bound=lambda change: change / change.norm()).run(Task(0, (0, 1), (1, 1)), START, {})
+    plan = UserPrivacy(3, 1, 3.0, 1.0, noise_multiplier=1.0, delta=1e-3, clip_norm=0.01)
+    returned = worker(plan=plan).run(Task(0, (0, 1), (1, 1)), START, {})
     units = changes()[:2] / np.linalg.norm(changes()[:2], axis=1, keepdims=True)
-    np.testing.assert_allclose(returned.total["change"], units.sum(0), rtol=1e-12)
+    np.testing.assert_allclose(returned.total["change"], 0.01 * units.sum(0), rtol=1e-5)
 
 
 def test_losses_are_those_at_the_servers_weights() -> None:

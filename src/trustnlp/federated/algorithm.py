@@ -61,7 +61,7 @@ class Algorithm:
     server_rate: float = 1.0
 
     remembers: ClassVar[bool] = False  # whether devices keep something between visits
-    equal_weights: ClassVar[bool] = False  # whether it is only right where the cohort's weights are equal
+    sends: ClassVar[tuple[str, ...]] = (CHANGE,)  # what `finish` gives
 
     def __post_init__(self) -> None:
         checks.at_least("rounds", self.rounds, 1)

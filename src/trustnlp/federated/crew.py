@@ -7,7 +7,7 @@ computes on one thread, wherever it is, as sums over several threads differ in t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,7 @@ from trustnlp.errors import RunError
 from trustnlp.federated.algorithm import Algorithm
 from trustnlp.federated.local_training import Vectors
 from trustnlp.federated.population import Population
+from trustnlp.federated.private_rounds import Plan
 from trustnlp.federated.worker import Returned, Task, Worker
 from trustnlp.models.worker_processes import begin, hear, in_words, one_thread, team
 from trustnlp.randomness import Streams
@@ -52,18 +53,18 @@ class Setting:
     """What every worker is made from.
 
     Args:
-        model, population, algorithm, streams, bound: see `Worker`.
+        model, population, algorithm, streams, plan: see `Worker`.
     """
 
     model: nn.Module
     population: Population
     algorithm: Algorithm
     streams: Streams
-    bound: Callable[[Tensor], Tensor] | None = None
+    plan: Plan | None = None
 
     def worker(self) -> Worker:
         """A worker of this process; the model is its own from now on."""
-        return Worker(self.model, self.population, self.algorithm, self.streams, self.bound)
+        return Worker(self.model, self.population, self.algorithm, self.streams, self.plan)
 
 
 @contextmanager
@@ -117,6 +118,8 @@ class _Processes(_Here):
     def __init__(self, worker: Worker, members: dict[Connection, SpawnProcess]) -> None:
         super().__init__(worker)
         self._members = {connection: _Member(process) for connection, process in members.items()}
+        for connection, process in members.items():
+            hear(connection, process)  # that it has its setting: until then, tasks would get between the parts of it
 
     def run(self, tasks: Sequence[Task], weights: Tensor, received: Vectors) -> Iterator[Returned]:
         given = iter(range(len(tasks)))
@@ -159,6 +162,7 @@ class _Processes(_Here):
 def _serve(connection: Connection) -> None:
     """A worker: one task after another, until it is ended."""
     worker = begin(connection).worker()
+    connection.send("ready")
     server: Vectors = {}
     while True:
         try:

@@ -10,6 +10,7 @@ Source: Wang et al. 2020, arXiv:2007.07481, equation 9, section 4.1 and the mome
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ REACH = "reach"
 @dataclass(frozen=True)
 class FedNova(Algorithm):
     """Normalised averaging of local descent, with or without momentum."""
+
+    sends: ClassVar[tuple[str, ...]] = (CHANGE, REACH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

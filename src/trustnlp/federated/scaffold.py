@@ -31,6 +31,7 @@ class Scaffold(Algorithm):
     """
 
     remembers: ClassVar[bool] = True
+    sends: ClassVar[tuple[str, ...]] = (CHANGE, CONTROL)
 
     def __post_init__(self) -> None:
         super().__post_init__()

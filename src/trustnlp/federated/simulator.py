@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 from trustnlp import checks
 from trustnlp.errors import ArgumentError, ModelError, RunError
-from trustnlp.federated.algorithm import Algorithm, Round
-from trustnlp.federated.cohort import Cohort, Selection
+from trustnlp.federated.algorithm import CHANGE, Algorithm, Round
+from trustnlp.federated.cohort import Available, Cohort, Selection
 from trustnlp.federated.conditions import IDEAL, Conditions, Outcome
 from trustnlp.federated.crew import Crew, Setting, crew
 from trustnlp.federated.local_training import Vectors
 from trustnlp.federated.population import Population
+from trustnlp.federated.private_rounds import Plan, PrivateRounds, begin
 from trustnlp.federated.selection import Uniform
 from trustnlp.federated.worker import NOT_FINITE, TOO_LONG, Report, Returned, Task
 from trustnlp.models.state import load_state, save_state
@@ -51,8 +52,12 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 class RoundRecord:
     """What happened in one round.
 
+    Of a private training only the number and the figures are told: all else would be a figure of private texts that
+    nothing has noised.
+
     Args:
         number: 0-based.
+        figures: of `evaluate`, where it was asked.
         cohort: distinct devices that were selected.
         returned: those whose answers are in the sum.
         problems: how many answers are not, by reason.
@@ -60,18 +65,17 @@ class RoundRecord:
         largest: the most of them on one device, for which a round has to wait.
         seconds: that the round would have taken, by the conditions.
         loss: mean local training loss of those that returned, each by its texts; NaN where none has.
-        figures: of `evaluate`, where it was asked.
     """
 
     number: int
-    cohort: int
-    returned: int
-    problems: Mapping[str, int]
-    texts: int
-    largest: int
-    seconds: float
-    loss: float
     figures: Mapping[str, float] = field(default_factory=dict)
+    cohort: int = 0
+    returned: int = 0
+    problems: Mapping[str, int] = field(default_factory=dict)
+    texts: int = 0
+    largest: int = 0
+    seconds: float = math.nan
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def simulate(
     *,
     selection: Selection | None = None,
     conditions: Conditions = IDEAL,
+    privacy: Plan | None = None,
     streams: Streams,
     workers: int = 1,
     evaluate: Evaluate | None = None,
@@ -114,6 +119,7 @@ def simulate(
         algorithm: what devices and server do, and for how many rounds.
         selection: who takes part; uniform with weights by texts if None.
         conditions: who is there, who comes back, and when.
+        privacy: a plan of user-level privacy; what it does not cover is refused.
         streams: same streams, same bits.
         workers: processes; 1 is this one. No result depends on it.
         evaluate: figures of the model with the server's weights, after each `evaluate_every` rounds and the last.
@@ -123,6 +129,7 @@ def simulate(
     Raises:
         ArgumentError: fewer devices with texts than a cohort has, or another argument breaks its rule.
         ModelError: the server's weights are no longer finite, or nothing finite has come back for 20 rounds.
+        GuaranteeError: something that the plan of privacy does not cover.
         RunError: the folder holds another simulation, or a damaged checkpoint.
         KeyboardInterrupt: after Ctrl-C.
     """
@@ -131,9 +138,9 @@ def simulate(
     populated = int((population.sizes > 0).sum())
     if algorithm.cohort > populated:
         raise ArgumentError("cohort", f"at most the {populated} devices that have texts", algorithm.cohort)
-    setting = Setting(model, population, algorithm, streams)
+    setting = Setting(model, population, algorithm, streams, privacy)
     with crew(setting, checks.at_least("workers", workers, 1)) as hands:
-        server = Server(population, algorithm, selection or Uniform(), conditions, streams, hands)
+        server = Server(population, algorithm, selection or Uniform(), conditions, privacy, streams, hands)
         path = None if folder is None else Path(folder) / CHECKPOINT
         if path is not None and path.exists():
             server.restore(path)
@@ -163,6 +170,7 @@ class Server:
         algorithm: Algorithm,
         selection: Selection,
         conditions: Conditions,
+        privacy: Plan | None,
         streams: Streams,
         hands: Crew,
     ) -> None:
@@ -173,6 +181,10 @@ class Server:
         self._conditions, self._streams, self._hands = conditions, streams, hands
         self._state = algorithm.state(self.weights)
         self._selector = selection.begin(population.sizes)
+        self._privacy, self._private = privacy, None
+        if privacy is not None:
+            devices = len(population.sizes)
+            self._private = begin(privacy, algorithm, selection, self._selector, conditions, devices, streams)
         self._kept: dict[int, Vectors] = {}
         self._longest: float | None = None  # that a change may be; unknown in the first round
         self._records: list[RoundRecord] = []
@@ -188,28 +200,17 @@ class Server:
             cohort.devices,
             texts,
             self._streams,
-            wanted=self._wanted(cohort),
+            wanted=self._wanted(),
             size=2 * self.weights.nbytes,
         )
         total, reports = self._train(list(self._tasks(cohort, outcome)))
-        good = [report for report in reports if not report.problem]
-        if good:
-            self._step(total, cohort, good)
-        self._learn(reports, outcome)
-        problems = Counter(report.problem for report in reports if report.problem)
-        problems.update(outcome.reasons)
-        self._records.append(
-            RoundRecord(
-                number=self.number,
-                cohort=len(cohort),
-                returned=len(good),
-                problems=dict(problems),
-                texts=int(texts.sum()),
-                largest=int(texts.max(initial=0)),
-                seconds=outcome.round_seconds,
-                loss=_mean_loss(good),
-            )
-        )
+        if self._private is None:
+            self._follow(total, cohort, reports)
+            self._learn(reports, outcome)
+            self._records.append(_record(self.number, texts, outcome, reports))
+        else:
+            self._release(self._private, total, cohort)
+            self._records.append(RoundRecord(self.number))
         self._refuse_to_stand_still()
         self.number += 1
         self._seconds += time.perf_counter() - begun
@@ -225,17 +226,20 @@ class Server:
         return History(tuple(self._records), self._seconds)
 
     def _select(self) -> Cohort:
+        there: Available | None = self._conditions.available(self.number, self._streams)
+        if self._private is not None:
+            there = self._private.available(there)
         return self._selector.select(
             self.number,
             self._conditions.invited(self._algorithm.cohort),
             self._streams.numpy("selection", self.number),
-            available=self._conditions.available(self.number, self._streams),
+            available=there,
             probe=lambda devices: self._hands.losses(devices, self.weights),
         )
 
-    def _wanted(self, cohort: Cohort) -> int | None:
+    def _wanted(self) -> int | None:
         """After how many answers the round is over, where more were invited than are needed."""
-        return self._algorithm.cohort if len(cohort) > self._algorithm.cohort else None
+        return self._algorithm.cohort if self._conditions.over_selection > 1 else None
 
     def _texts(self, cohort: Cohort) -> NDArray[np.int64]:
         """(m,) texts that each device trains on, passes counted."""
@@ -245,7 +249,8 @@ class Server:
     def _tasks(self, cohort: Cohort, outcome: Outcome) -> Iterator[Task]:
         """The devices that come back, in blocks; nobody needs to simulate the others."""
         back = np.flatnonzero(outcome.returned)
-        size = 1 if self._longest is None else BLOCK
+        private = self._private is not None  # its changes are clipped, none is left out, and the plan weighs them
+        size = 1 if self._longest is None and not private else BLOCK
         for start in range(0, len(back), size):
             block = back[start : start + size]
             devices = tuple(cohort.devices[block].tolist())
@@ -253,8 +258,9 @@ class Server:
             yield Task(
                 self.number,
                 devices,
-                tuple(cohort.weights[block].tolist()),
-                math.inf if self._longest is None else self._longest,
+                (1.0,) * len(block) if private else tuple(cohort.weights[block].tolist()),
+                self._longest or math.inf,
+                None if self._private is None else self._private.clip_norm(),
                 {device: self._kept[device] for device in devices if device in self._kept},
                 {device: factor for device, factor in damage if factor != 1},
             )
@@ -264,7 +270,7 @@ class Server:
         total: Vectors = {}
         reports: list[Report] = []
         returned: Iterable[Returned] = self._hands.run(tasks, self.weights, self._algorithm.sent(self._state))
-        if self._longest is None:
+        if self._longest is None and self._private is None:
             returned = _without_outliers(list(returned))
         for part in returned:
             for name, vector in part.total.items():
@@ -273,12 +279,21 @@ class Server:
             self._kept.update(part.kept)
         return total, reports
 
-    def _step(self, total: Vectors, cohort: Cohort, good: Sequence[Report]) -> None:
-        # Those in the sum speak for those that are not, so that the step is no shorter.
-        came = sum(report.weight for report in good)
-        share = float(cohort.weights.sum()) / came if came else 0.0
+    def _follow(self, total: Vectors, cohort: Cohort, reports: Sequence[Report]) -> None:
+        """The server's step from the sum, in which those that are in it speak for those that are not."""
+        good = [report.weight for report in reports if not report.problem]
+        if not good:
+            return
+        share = float(cohort.weights.sum()) / sum(good) if sum(good) else 0.0
         mean = {name: vector * share for name, vector in total.items()}
-        about = Round(self.number, len(self._population.sizes), len(good), float(cohort.weights.sum()))
+        self._update(mean, Round(self.number, len(self._population.sizes), len(good), float(cohort.weights.sum())))
+
+    def _release(self, private: PrivateRounds, total: Vectors, cohort: Cohort) -> None:
+        """The server's step from what the plan lets out; how many came is not among it."""
+        step = private.release(total, self.number, cohort, self.weights)
+        self._update({CHANGE: step}, Round(self.number, len(self._population.sizes), self._algorithm.cohort))
+
+    def _update(self, mean: Vectors, about: Round) -> None:
         self._algorithm.update(self.weights, mean, self._state, about)
         if not bool(self.weights.isfinite().all()):
             raise ModelError(
@@ -314,8 +329,12 @@ class Server:
             "number": self.number,
             "longest": self._longest,
             "seconds": self._seconds,
-            "records": [asdict(record) | {"loss": repr(record.loss)} for record in self._records],
+            "records": [
+                asdict(record) | {"loss": repr(record.loss), "seconds": repr(record.seconds)}
+                for record in self._records
+            ],
             "selector": _tensors(self._selector.state()),
+            "private": {} if self._private is None else _tensors(self._private.state()),
             "weights": self.weights,
             "state": self._state,
             "kept": {str(device): vectors for device, vectors in self._kept.items()},
@@ -333,8 +352,13 @@ class Server:
             raise RunError(f"{path} is of another simulation", "use another folder, or delete it to begin again")
         where = self.weights.device
         self.number, self._seconds, self._longest = state["number"], state["seconds"], state["longest"]
-        self._records = [RoundRecord(**record | {"loss": float(record["loss"])}) for record in state["records"]]
+        self._records = [
+            RoundRecord(**record | {name: float(record[name]) for name in ("loss", "seconds")})
+            for record in state["records"]
+        ]
         self._selector.restore(_arrays(state["selector"]))
+        if self._private is not None:
+            self._private.restore(state["private"])
         self.weights = state["weights"].to(where)
         self._state = {name: vector.to(where) for name, vector in state["state"].items()}
         self._kept = {
@@ -344,7 +368,7 @@ class Server:
 
     def _identity(self) -> dict[str, Any]:
         """What two simulations must share for one to go on where the other stopped."""
-        said = [repr(each) for each in (self._algorithm, self._selection, self._conditions)]
+        said = [repr(each) for each in (self._algorithm, self._selection, self._conditions, self._privacy)]
         return {
             "seed": self._streams.seed,
             "parameters": len(self.weights),
@@ -370,19 +394,39 @@ def _without_outliers(returned: Sequence[Returned]) -> Iterator[Returned]:
         yield part
 
 
-def _mean_loss(good: Sequence[Report]) -> float:
-    texts = sum(report.texts for report in good)
-    return sum(report.texts * report.loss for report in good) / texts if texts else math.nan
+def _record(number: int, texts: NDArray[np.int64], outcome: Outcome, reports: Sequence[Report]) -> RoundRecord:
+    good = [report for report in reports if not report.problem]
+    problems = Counter(report.problem for report in reports if report.problem)
+    problems.update(outcome.reasons)
+    seen = sum(report.texts for report in good)
+    return RoundRecord(
+        number=number,
+        cohort=len(texts),
+        returned=len(good),
+        problems=dict(problems),
+        texts=int(texts.sum()),
+        largest=int(texts.max(initial=0)),
+        seconds=outcome.round_seconds,
+        loss=sum(report.texts * report.loss for report in good) / seen if seen else math.nan,
+    )
 
 
 def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+def _tensors(state: Any) -> Any:
     """Arrays as tensors, which is what checkpoints hold."""
-    return {name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in state.items()}
+    if isinstance(state, Mapping):
+        return {name: _tensors(one) for name, one in state.items()}
+    if isinstance(state, list | tuple):
+        return [_tensors(one) for one in state]
+    return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
 
 
-def _arrays(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.numpy() if isinstance(one, Tensor) else one for name, one in state.items()}
+def _arrays(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {name: _arrays(one) for name, one in state.items()}
+    if isinstance(state, list):
+        return [_arrays(one) for one in state]
+    return state.numpy() if isinstance(state, Tensor) else state

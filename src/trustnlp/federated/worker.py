@@ -9,7 +9,7 @@ Shape legend: P entries of all trained parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from trustnlp.federated.algorithm import CHANGE, Algorithm
 from trustnlp.federated.flat_parameters import FlatParameters
 from trustnlp.federated.local_training import Answer, Vectors, visit
 from trustnlp.federated.population import Population
+from trustnlp.federated.private_rounds import Plan, bounded
 from trustnlp.models.evaluation import losses
 from trustnlp.randomness import Streams
 
@@ -36,6 +37,7 @@ class Task:
         devices: their numbers in the population.
         weights: with which each answer joins the sum.
         longest: a change of a larger 2-norm is left out.
+        clip_norm: of this round, where a plan adapts it.
         kept: what devices have kept since their last visit, by device.
         damage: factor by which a device's answer is spoilt, by device: to test what comes of it.
     """
@@ -44,6 +46,7 @@ class Task:
     devices: tuple[int, ...]
     weights: tuple[float, ...]
     longest: float = math.inf
+    clip_norm: float | None = None
     kept: Mapping[int, Vectors] = field(default_factory=dict)
     damage: Mapping[int, float] = field(default_factory=dict)
 
@@ -93,7 +96,7 @@ class Worker:
         population: of devices.
         algorithm: its hooks.
         streams: every visit draws from these at (round, device).
-        bound: makes a change that no device can exceed, such as clipping; applied before it is added up.
+        plan: of user-level privacy; what a device sends is bounded by it before it is added up.
     """
 
     def __init__(
@@ -102,11 +105,11 @@ class Worker:
         population: Population,
         algorithm: Algorithm,
         streams: Streams,
-        bound: Callable[[Tensor], Tensor] | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.parameters = FlatParameters(model)
         self._model, self._population, self._algorithm = model, population, algorithm
-        self._streams, self._bound = streams, bound
+        self._streams, self._plan = streams, plan
 
     def run(self, task: Task, weights: Tensor, received: Vectors) -> Returned:
         """Visits the devices of `task`, beginning each visit at the server's `weights` (P,)."""
@@ -133,7 +136,7 @@ class Worker:
             reports.append(Report(device, weight, len(data), answer.steps, answer.loss, length, problem))
             if not problem:
                 kept[device] = memory
-                self._add(total, answer.vectors, weight)
+                _add(total, self._sent(answer.vectors, task.clip_norm), weight)
         return Returned(total, tuple(reports), kept)
 
     def losses(self, devices: np.ndarray, weights: Tensor) -> np.ndarray:
@@ -141,13 +144,16 @@ class Worker:
         self.parameters.values.copy_(weights)
         return np.array([losses(self._model, self._population.data(int(device))).mean() for device in devices])
 
-    def _add(self, total: Vectors, vectors: Vectors, weight: float) -> None:
-        for name, vector in vectors.items():
-            bounded = self._bound(vector) if self._bound is not None and name == CHANGE else vector
-            if name in total:
-                total[name].add_(bounded, alpha=weight)
-            else:
-                total[name] = bounded * weight
+    def _sent(self, vectors: Vectors, clip_norm: float | None) -> Vectors:
+        return vectors if self._plan is None else bounded(self._plan, vectors, clip_norm)
+
+
+def _add(total: Vectors, vectors: Vectors, weight: float) -> None:
+    for name, vector in vectors.items():
+        if name in total:
+            total[name].add_(vector, alpha=weight)
+        else:
+            total[name] = vector * weight
 
 
 def norm(vector: Tensor) -> float:
