@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from trustnlp.models.heads import NLUModel as NLUModel
     from trustnlp.models.language_model import LanguageModel as LanguageModel
     from trustnlp.models.language_model import build_language_model as build_language_model
+    from trustnlp.models.pretrained_seq2seq import load_seq2seq as load_seq2seq
+    from trustnlp.models.seq2seq import Seq2SeqModel as Seq2SeqModel
+    from trustnlp.models.seq2seq import build_seq2seq_model as build_seq2seq_model
+    from trustnlp.models.span_qa import SpanModel as SpanModel
+    from trustnlp.models.span_qa import build_span_model as build_span_model
     from trustnlp.models.training import History as History
     from trustnlp.models.training import PlainStep as PlainStep
     from trustnlp.models.training import ShuffledBatches as ShuffledBatches
@@ -33,13 +38,18 @@ _HOMES = {
     "NLUModel": "heads",
     "PlainStep": "training",
     "Predictions": "evaluation",
+    "Seq2SeqModel": "seq2seq",
     "ShuffledBatches": "training",
+    "SpanModel": "span_qa",
     "build": "builder",
     "build_language_model": "language_model",
+    "build_seq2seq_model": "seq2seq",
+    "build_span_model": "span_qa",
     "evaluate": "evaluation",
     "fit": "training",
     "load": "checkpoint",
     "load_checkpoint": "existing",
+    "load_seq2seq": "pretrained_seq2seq",
     "losses": "evaluation",
     "predict": "evaluation",
     "save": "checkpoint",

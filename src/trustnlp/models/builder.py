@@ -19,7 +19,7 @@ from trustnlp.models.transformer import PretrainedEncoder, Transformer, Transfor
 from trustnlp.randomness import Streams
 
 _FROM_SCRATCH = {"bilstm": (BiLSTMOptions, BiLSTM), "transformer": (TransformerOptions, Transformer)}
-_PRETRAINED = "pretrained"
+PRETRAINED = "pretrained"
 Options = TypeVar("Options")
 
 
@@ -53,11 +53,11 @@ def build(model: str | Path, corpus: Corpus, *, streams: Streams, **options: Any
     """
     schema = Schema.of(corpus)
     named = {"labels": list(schema.labels), "tags": list(schema.tags)}
-    with _seeded(streams):
+    with seeded(streams):
         if model in _FROM_SCRATCH:
-            chosen: Any = _options(_FROM_SCRATCH[str(model)][0], options)
+            chosen: Any = checked_options(_FROM_SCRATCH[str(model)][0], options)
             return rebuild({"kind": model, "options": asdict(chosen), **named})
-        return _fine_tuned(model, schema, _options(PretrainedOptions, options), named)
+        return _fine_tuned(model, schema, checked_options(PretrainedOptions, options), named)
 
 
 def _fine_tuned(source: str | Path, schema: Schema, tuning: PretrainedOptions, named: Mapping[str, Any]) -> NLUModel:
@@ -68,7 +68,7 @@ def _fine_tuned(source: str | Path, schema: Schema, tuning: PretrainedOptions, n
     encoding = pretrained.open_subwords(source, encoder.config, max_pieces=tuning.max_pieces)
     # The limit that was found becomes the option, so that a saved model cuts where this one does.
     options = asdict(replace(tuning, max_pieces=encoding.max_pieces))
-    config = {"kind": _PRETRAINED, "options": options, **named, "encoder": pretrained.config_dict(encoder.config)}
+    config = {"kind": PRETRAINED, "options": options, **named, "encoder": pretrained.config_dict(encoder.config)}
     return NLUModel(PretrainedEncoder(encoder, tuning.dropout), encoding, schema, config)
 
 
@@ -80,7 +80,7 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel
         tokenizer: the text of `tokenizer.json`, for pretrained encoders.
     """
     schema = Schema(tuple(config["labels"]), tuple(config["tags"]))
-    if config["kind"] == _PRETRAINED:
+    if config["kind"] == PRETRAINED:
         from tokenizers import Tokenizer
 
         from trustnlp.models.pretrained import encoder_from, pad_of
@@ -96,7 +96,12 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None = None) -> NLUModel
     return NLUModel(backbone_class(options, words), words, schema, config, crf=config["options"].get("crf", False))
 
 
-def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+def checked_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """The options `given`, as the dataclass `kind`.
+
+    Raises:
+        ArgumentError: one that it does not have, or a value out of range.
+    """
     known = tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     for name in given:
         if name not in known:
@@ -105,7 +110,8 @@ def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
 
 
 @contextmanager
-def _seeded(streams: Streams) -> Iterator[None]:
+def seeded(streams: Streams) -> Iterator[None]:
+    """Inside, PyTorch draws from the stream `init`; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(streams.key("init"))
         yield

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -156,9 +156,22 @@ def predict(model: LabelModel, encoded: Split, *, batch_size: int = BATCH_SIZE) 
     )
 
 
-def evaluate(model: LabelModel, encoded: Split) -> dict[str, float]:
-    """`predict(...).figures()`, for `fit(evaluate=...)`."""
-    return predict(model, encoded).figures()
+class Judged(Protocol):
+    """A model that says itself how good its answers are, as those of span question answering and seq2seq do."""
+
+    def figures(self, encoded: Any) -> dict[str, float]:
+        """Figures of what its `encode` gave; `score` is in [0, 1], higher is better: what to watch."""
+        ...
+
+
+def evaluate(model: LabelModel | Judged, encoded: Encoded) -> dict[str, float]:
+    """How good the model's answers are, for `fit(evaluate=...)`; `score` is in [0, 1], higher is better, ideal 1.
+
+    Of labels and tags these are `predict(...).figures()`; other models say it themselves.
+    """
+    if isinstance(model, LabelModel):
+        return predict(model, cast(Split, encoded)).figures()
+    return model.figures(encoded)
 
 
 def losses(model: nn.Module, encoded: Encoded, *, batch_size: int = BATCH_SIZE) -> np.ndarray:

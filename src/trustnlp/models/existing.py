@@ -100,7 +100,7 @@ def load_checkpoint(source: str | Path, task: str | None = None) -> LabelModel |
     if task is not None:
         checks.one_of("task", task, (CLASSIFICATION, TAGGING, LANGUAGE_MODEL))
     if checkpoint.is_ours(source):
-        return checkpoint.load(source)
+        return _audited(source, checkpoint.load(source))
     config = open_config(source)
     trained_for = _task_of(source, config)
     if task is not None and task != trained_for:
@@ -112,6 +112,13 @@ def load_checkpoint(source: str | Path, task: str | None = None) -> LabelModel |
     auto = AutoModelForSequenceClassification if trained_for == CLASSIFICATION else AutoModelForTokenClassification
     _refuse_other_targets(source, config)
     return ExistingLabeller(_whole(source, auto), open_subwords(source, config), trained_for).eval()
+
+
+def _audited(source: str | Path, model: checkpoint.Saved) -> LabelModel | LanguageModel:
+    if not isinstance(model, LabelModel | LanguageModel):
+        reason = f"{str(source)!r} is a {type(model).__name__}, which is neither a labeller nor a language model"
+        raise ModelError(reason, "open it with models.load")
+    return model
 
 
 def _task_of(source: str | Path, config: PretrainedConfig) -> str:
