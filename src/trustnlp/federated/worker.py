@@ -169,6 +169,7 @@ def _spoilt(answer: Answer, factor: float) -> Answer:
 
 
 def _problem(answer: Answer, length: float, longest: float) -> str:
-    if not all(bool(vector.isfinite().all()) for vector in answer.vectors.values()):
+    beside = (norm(vector) for name, vector in answer.vectors.items() if name != CHANGE)
+    if not all(math.isfinite(one) for one in (length, *beside)):
         return NOT_FINITE
     return TOO_LONG if length > longest else ""

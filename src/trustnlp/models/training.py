@@ -366,9 +366,17 @@ class _Training:
 def seeded(seed: int, model: nn.Module) -> Iterator[None]:
     """Inside, the global PyTorch generators (which dropout draws from) start at `seed`; outside, nothing changed."""
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:  # torch.manual_seed would look for every kind of device, which takes longer
+            generator.manual_seed(seed)
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 @contextmanager
