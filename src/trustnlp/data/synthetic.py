@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,9 +33,10 @@ from trustnlp.data.corpus import Corpus, Example
 from trustnlp.randomness import Streams
 
 FAVOURED = "a"
-_INTENTS = tuple(grammar.TEMPLATES)
+INTENTS = tuple(grammar.TEMPLATES)
 _REQUEST_WEIGHT = 2.0  # how much more frequent than an ordinary intent the biased decision is
 _FAVOURITES = 4
+BASE = np.where(np.array(INTENTS) == grammar.REQUEST, _REQUEST_WEIGHT, 1.0)
 _FIRST_PERIOD_VALUES = 0.6  # share of an open slot's values known before the first period
 _PARTNER_SHARE = 0.3  # how often a relative is the partner
 _OWN_PARTNER_TERM = 0.9
@@ -182,6 +183,18 @@ def _merit(words: Sequence[Word]) -> str:
     return grammar.APPROVE if amount in grammar.SMALL_AMOUNTS else grammar.REFER
 
 
+def moments(periods: int) -> np.ndarray:
+    """(periods,) the t of each period, from -1 to 1."""
+    return np.linspace(-1, 1, periods) if periods > 1 else np.zeros(1)
+
+
+class Speakers(Protocol):
+    """What wording depends on: the group of each speaker, and which values are favourites, slot -> speaker -> (4,)."""
+
+    groups: list[str]
+    favourites: dict[str, list[list[int]]]
+
+
 class _Population:
     """Who speaks: U users with activity (U,), group, taste (U, intents) and favourites slot -> (U, 4)."""
 
@@ -192,19 +205,22 @@ class _Population:
         self.activity = generator.permutation(weights / weights.sum())
         minority = round(settings.minority * users)
         self.groups = [grammar.GROUPS[int(i < minority)] for i in generator.permutation(users)]
-        self.taste = generator.dirichlet([settings.concentration] * len(_INTENTS), size=users)
-        self.slopes = generator.uniform(-settings.drift, settings.drift, size=len(_INTENTS))
-        self.favourites = {
-            slot: generator.integers(len(grammar.VALUES[slot]), size=(users, _FAVOURITES)).tolist()
-            for slot in sorted(grammar.HABITUAL)
-        }
+        self.taste = generator.dirichlet([settings.concentration] * len(INTENTS), size=users)
+        self.slopes = generator.uniform(-settings.drift, settings.drift, size=len(INTENTS))
+        self.favourites = favourites(users, generator)
 
     def intents(self, periods: int) -> np.ndarray:
         """Cumulative P(intent | user, period), (U, periods, intents)."""
-        base = np.where(np.array(_INTENTS) == grammar.REQUEST, _REQUEST_WEIGHT, 1.0)
-        moments = np.linspace(-1, 1, periods) if periods > 1 else np.zeros(1)
-        weights = base * self.taste[:, None, :] * np.exp(np.outer(moments, self.slopes))
+        weights = BASE * self.taste[:, None, :] * np.exp(np.outer(moments(periods), self.slopes))
         return np.cumsum(weights / weights.sum(-1, keepdims=True), axis=-1)
+
+
+def favourites(speakers: int, generator: np.random.Generator) -> dict[str, list[list[int]]]:
+    """Slot -> for each speaker the numbers of the favourite values."""
+    return {
+        slot: generator.integers(len(grammar.VALUES[slot]), size=(speakers, _FAVOURITES)).tolist()
+        for slot in sorted(grammar.HABITUAL)
+    }
 
 
 def _examples(settings: Parameters, population: _Population, streams: Streams) -> Iterator[Example]:
@@ -214,16 +230,16 @@ def _examples(settings: Parameters, population: _Population, streams: Streams) -
     cumulative = population.intents(settings.periods)[users, times.astype(int), :-1]
     intents = (draws.random((size, 1)) > cumulative).sum(axis=1)
     judged = streams.numpy("labels").random(size)
-    wording = _Wording(settings, population, streams.numpy("wording"))
+    wording = Wording(settings, population, streams.numpy("wording"))
     for user, time, intent, luck in zip(users.tolist(), times.tolist(), intents.tolist(), judged.tolist(), strict=True):
         group = population.groups[user]
-        words = wording.fresh(_INTENTS[intent], user, int(time))
-        label = _label(_INTENTS[intent], words, group, luck, settings)
+        words = wording.fresh(INTENTS[intent], user, int(time))
+        label = label_of(INTENTS[intent], words, group, luck, settings)
         tokens, tags = zip(*words, strict=True)
         yield Example(" ".join(tokens), label, tags, population.names[user], group, time)
 
 
-def _label(intent: str, words: Sequence[Word], group: str, luck: float, settings: Parameters) -> str:
+def label_of(intent: str, words: Sequence[Word], group: str, luck: float, settings: Parameters) -> str:
     """The label, by `luck` uniform on [0, 1)."""
     if intent == grammar.REQUEST:
         approved = luck < approval_probability(settings.bias, _merit(words), group)
@@ -236,10 +252,10 @@ def _uniforms(generator: np.random.Generator) -> Iterator[float]:
         yield from generator.random(1 << 14).tolist()  # in blocks: scalar draws are several times slower
 
 
-class _Wording:
+class Wording:
     """Turns intents into tagged words."""
 
-    def __init__(self, settings: Parameters, population: _Population, generator: np.random.Generator) -> None:
+    def __init__(self, settings: Parameters, population: Speakers, generator: np.random.Generator) -> None:
         self._settings = settings
         self._population = population
         self._uniform = _uniforms(generator).__next__
