@@ -86,6 +86,16 @@ PUBLIC = {
         "label_error_gap",
         "slot_f1_gap",
     ],
+    "trustnlp.federated": [
+        "Activity",
+        "Conditions",
+        "Log",
+        "Oort",
+        "PoissonActivity",
+        "PowerOfChoice",
+        "TopK",
+        "Uniform",
+    ],
     "trustnlp.models": [
         "History",
         "LabelModel",

@@ -5,8 +5,7 @@
 
 A rule is **unbiased** where the mean over draws of sum(weights * update) is sum(n_k / n * update_k) over the devices
 that were there to be chosen, whatever their sizes n_k and updates: the FedAvg objective, n = sum n_k (McMahan et al.
-2017, arXiv 1602.05629, section 2; Fraboni et al., arXiv 2107.12211, assumption of unbiased sampling). A device without
-texts never takes part.
+2017, arXiv 1602.05629; Fraboni et al., arXiv 2107.12211). A device without texts never takes part.
 
 Shape legend: K devices, m of a cohort.
 """

@@ -1,6 +1,6 @@
 """Power of choice: of d devices drawn by activity, the m that the model serves worst.
 
-Source: Cho, Wang and Joshi 2020, arXiv 2010.01243, section 4 (pi_pow-d).
+Source: Cho, Wang and Joshi 2020, arXiv 2010.01243 (pi_pow-d).
 """
 
 from __future__ import annotations

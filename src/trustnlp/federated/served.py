@@ -139,7 +139,7 @@ class _Scale:
         """The figure of one part, if it can be judged."""
         interval, n = part.interval(self, level), len(part.counts)
         if interval is None:
-            reason = {"reason": f"less than {_ENOUGH}"}
+            reason = {"reason": f"less than {_ENOUGH}, or no two figures differ"}
             return self.finding(what, title, None, None, n=n, details=part.size() | reason)
         return self.finding(what, title, part.value, interval, n=n, details=part.size())
 
@@ -236,7 +236,7 @@ def _worst_part(scale: _Scale, what: str, title: str, parts: Sequence[_Part], le
     }
     about = {"n": sum(len(part.counts) for part, _ in judged), "source": "simultaneous intervals, clustered by device"}
     if not judged:
-        details["reason"] = f"no part has {_ENOUGH}"
+        details["reason"] = f"no part has {_ENOUGH} and figures that differ"
         return scale.finding(what, title, None, None, details=details, **about)
     low, high = (scale.worst([getattr(interval, end) for _, interval in judged]) for end in ("low", "high"))
     return scale.finding(what, title, judged[0][0].value, Interval(low, high, level), details=details, **about)
