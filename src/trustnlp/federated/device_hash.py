@@ -2,7 +2,7 @@
 
 The same key and device always give the same figure, whoever else is asked and in whichever order, so a property of 10^7
 devices needs no memory. It is the generator SplitMix64, started at the key and jumped ahead to the device (Steele, Lea
-and Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA). Good for simulated worlds; nothing here is secret.
+and Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA). Good for simulated worlds, and no secret.
 """
 
 from __future__ import annotations
