@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trustnlp.data import tabular
-from trustnlp.data.corpus import Example
+from trustnlp.data.corpus import Answer, Example
 from trustnlp.data.tabular import Options, Placed
 from trustnlp.errors import ArgumentError, MalformedCorpusError
 
@@ -103,3 +103,36 @@ def test_targets_are_read_where_their_column_is_named() -> None:
 def test_a_row_without_target_is_refused(target: Any, message: str) -> None:
     with pytest.raises(MalformedCorpusError, match=message):
         read([{"text": "a", "summary": target}], columns={"target": "summary"})
+
+
+ASKED = {"text": "context", "question": "question", "answers": "answers"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"answer_start": [9, 5], "text": ["Bob", "met Bob"]},
+        [{"answer_start": 9, "text": "Bob"}, {"answer_start": 5, "text": "met Bob"}],
+    ],
+)
+def test_questions_and_answers_are_read_where_their_columns_are_named(answers: Any) -> None:
+    row = {"context": " Ada met Bob.", "question": "Whom?", "answers": answers}
+    expected = Example("Ada met Bob.", question="Whom?", answers=(Answer(8, "Bob"), Answer(4, "met Bob")))
+    assert read([row], columns=ASKED) == [(None, expected)]
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "message"),
+    [
+        ("", [{"answer_start": 8, "text": "Bob"}], ":1: no question, as other rows have one"),
+        ("Whom?", [{"answer_start": 7, "text": "Bob"}], ":1: 'answers' must be pieces of the text, each at its place"),
+        ("Whom?", [], "'answers' must be at least one"),
+        ("Whom?", {"answer_start": [8], "text": []}, "no lists of answer_start and text"),
+        ("Whom?", "Bob", "no lists of answer_start and text"),
+        ("Whom?", [{"text": "Bob"}], "no lists of answer_start and text"),
+        ("Whom?", None, "no lists of answer_start and text"),
+    ],
+)
+def test_answers_that_are_none_are_refused(question: str, answers: Any, message: str) -> None:
+    with pytest.raises(MalformedCorpusError, match=message):
+        read([{"context": "Ada met Bob.", "question": question, "answers": answers}], columns=ASKED)

@@ -42,7 +42,7 @@ def load(
         group: which groups fairness is measured over: a column, 'column' (those the corpus names, checked) or
             'length' (derived); None takes those the corpus names, unchecked.
         columns: for tables, JSON and `datasets` folders: column by role (text, label, user, group, time, tags,
-            target), or position from 0 in a file without header.
+            question, answers, target), or position from 0 in a file without header.
         split_column: the column that says train, valid or test.
         skip_empty: whether rows without text are left out (and counted in a note) instead of refused.
 

@@ -1,8 +1,10 @@
 """Examples from rows with named columns, whatever file the rows come from.
 
 Columns are found by their names or common synonyms, or named outright by `columns`, a mapping from roles (text,
-label, user, group, time, tags, target, split) to column names, or to positions from 0 where the file has no header.
-A target, such as a summary, has no synonyms: a column of summaries may well stand beside reviews to be classified.
+label, user, group, time, tags, question, answers, target, split) to column names, or to positions from 0 where the
+file has no header. Questions, answers and targets have no synonyms: a column of summaries may well stand beside reviews
+to be classified. Answers are lists of {"answer_start", "text"}, or a mapping from both names to lists, as `datasets`
+keeps SQuAD's.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trustnlp.data import bio
-from trustnlp.data.corpus import Example
+from trustnlp.data.corpus import Answer, Example
 from trustnlp.errors import ArgumentError, MalformedCorpusError
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -38,7 +40,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags", "slots", "bio_tags", "ner_tags"),
 }
 _FOLDED = {role: {name.lower().replace("_", "") for name in names} for role, names in SYNONYMS.items()}
-ROLES = (*SYNONYMS, "target", "split")
+ROLES = (*SYNONYMS, "question", "answers", "target", "split")
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -152,15 +154,35 @@ def _example(path: Path, line: int, row: Row, text: str, roles: Mapping[str, Col
         user=_name(path, line, "user", values.get("user")),
         group=_name(path, line, "group", values.get("group")),
         time=_time(path, line, values.get("time")),
-        target=_target(path, line, values["target"]) if "target" in roles else None,
+        question=_wanted(path, line, "question", values["question"]) if "question" in roles else None,
+        answers=_answers(path, line, values["answers"], values["text"], text) if "answers" in roles else None,
+        target=_wanted(path, line, "target", values["target"]) if "target" in roles else None,
     )
 
 
-def _target(path: Path, line: int, value: Any) -> str:
-    target = _text(path, line, value)
-    if not target:
-        raise MalformedCorpusError(path, line, "no target, as other rows have one", "give one or remove the row")
-    return target
+def _wanted(path: Path, line: int, role: str, value: Any) -> str:
+    text = _text(path, line, value)
+    if not text:
+        raise MalformedCorpusError(path, line, f"no {role}, as other rows have one", "give one or remove the row")
+    return text
+
+
+def _answers(path: Path, line: int, value: Any, raw: Any, text: str) -> tuple[Answer, ...]:
+    """Answers by their places in `text`, which may have lost white space of `raw` at its start."""
+    lost = len(raw) - len(raw.lstrip()) if isinstance(raw, str) else 0
+    try:
+        found = tuple(Answer(int(start) - lost, str(piece)) for start, piece in _pairs(value))
+        Example(text, question="?", answers=found)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, ArgumentError) else "the answers are no lists of answer_start and text"
+        raise MalformedCorpusError(path, line, reason, "mend or remove the row") from None
+    return found
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(zip(value["answer_start"], value["text"], strict=True))
+    return [(answer["answer_start"], answer["text"]) for answer in value]
 
 
 def _split(path: Path, line: int, row: Row, roles: Mapping[str, Column]) -> str | None:
