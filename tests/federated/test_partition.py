@@ -34,6 +34,7 @@ def test_a_partition_by_hand():
     assert made.sizes.tolist() == [2, 0, 3]
     assert made.device_of.tolist() == [2, 0, 2, 2, 0]
     assert str(made) == "file (alpha 0.5): 5 texts on 3 devices, 0 to 3 each, median 2"
+    assert str(partition.iid(6, 3, generator())) == "iid: 6 texts on 3 devices, 2 each"
 
 
 def test_a_partition_stays_as_it_is():

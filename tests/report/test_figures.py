@@ -117,6 +117,44 @@ def test_models_are_compared_only_where_there_are_two(results: Results) -> None:
     assert figures.of("utility", [results.get("label-accuracy", "plain")]) == []
 
 
+def spread(**details: Any) -> Finding:
+    columns = [{"devices": 2, "shares": [0.9, 0.1]}, {"devices": 1, "shares": [0.3, 0.7]}]
+    sizes = [
+        {"rank": 1, "size": 40, "reached": 40}, {"rank": 2, "size": 40, "reached": 80},
+        {"rank": 3, "size": 20, "reached": 100},
+    ]  # fmt: skip
+    own = {"labels": ["news", "sport"], "prior": [0.7, 0.3], "columns": columns, "sizes": sizes}
+    return Finding("partition", "Explained", 0.25, n=100, details=own | details)
+
+
+def test_a_partition_has_a_map_of_labels_and_a_curve_of_sizes() -> None:
+    labels, sizes = figures.of("devices", [spread(distance_to_whole=0.5, distance_by_chance=0.1)])
+    assert labels.rows == (
+        ("news", "70.0%", "30.0%", "90.0%", "90.0%"),
+        ("sport", "30.0%", "10.0%", "70.0%", "70.0%"),
+    )
+    assert labels.caption.startswith("A column is the mean of 1 to 2 devices;")
+    assert labels.caption.endswith("to the mix of all texts: 0.50, where chance alone makes it 0.10.")
+    assert "2 labels on 3 devices. The commonest label of a column holds 70.0% to 90.0% of its texts" in labels.svg
+    assert "explains 25.0% of the variation" in labels.svg
+    assert sizes.rows == (("1", "40", "40.0%"), ("2", "40", "80.0%"), ("3", "20", "100.0%"))
+    assert "about 2 devices hold half of all 100" in sizes.svg
+    single = [{"devices": 1, "shares": [0.9, 0.1]}]
+    assert figures.of("devices", [spread(columns=single)])[0].caption.startswith("A column is one device;")
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED, [{"devices": 1, "shares": [0.5]}], [{"devices": 1}]], ids=repr)
+def test_a_damaged_partition_has_no_figures(damage: Any) -> None:
+    assert figures.of("devices", [spread(columns=damage, sizes=damage)]) == []
+    assert len(figures.of("devices", [spread(labels=damage)])) == 1
+    assert len(figures.of("devices", [spread(prior=damage)])) == 1
+
+
+def test_a_partition_of_nothing_has_no_curve() -> None:
+    nothing = [{"rank": 1, "size": 0, "reached": 0}]
+    assert [figure.title for figure in figures.of("devices", [spread(sizes=nothing)])] == ["Labels by device"]
+
+
 @pytest.mark.parametrize("damage", DAMAGED, ids=repr)
 def test_details_of_another_shape_leave_the_plot_out(damage: Any) -> None:
     attack = Finding("membership-loss-auc", "AUC", 0.6, details={"roc": damage})

@@ -38,6 +38,9 @@ def every_plot() -> list[str]:
         roc,
         plots.exposure([(0, 1.0), (4, 13.3)], 13.3, SEEN),
         plots.exposure([(1, 0.0)], None, SEEN),
+        plots.shares(["a", "b"], [0.6, 0.4], [[1.0, 0.0], [0.2, 0.8]], "devices", SEEN),
+        plots.activity([(1, 90), (2, 7), (300, 1)], 2, SEEN),
+        plots.activity([(1, 5)], 1, SEEN),
     ]
 
 
@@ -118,3 +121,19 @@ def test_the_higher_curve_is_named_first() -> None:
     svg = plots.roc({"low": ([0, 1], [0, 1]), "high": ([0, 0.001, 1], [0, 0.5, 1])}, [], SEEN)
     texts = [element.text for element in parse(svg).iter("text")]
     assert texts.index("high") < texts.index("low")
+
+
+def test_a_heat_map_has_the_shade_of_every_share() -> None:
+    """The darkness is the square root: 1/2 of the share 1/4, 1/4 of 1/16; a share of 0 has no box."""
+    svg = plots.shares(["a", "b", "c"], [0.25, 0.0625, 0.0], [[1.0, 0.0, 0.0]], "devices", SEEN)
+    boxes = re.findall(r'd="([^"]*)" (clip-path="[^"]*" )?style="fill: var\(--first\)(?:; opacity: ([0-9.]+))?"', svg)
+    drawn = {float(shade or 1): path.count("z") for path, clipped, shade in boxes if clipped}
+    assert drawn == {0.25: 1, 0.5: 1, 1.0: 1}
+    scale = [float(shade or 1) for _, clipped, shade in boxes if not clipped]
+    assert scale == pytest.approx([0.05**0.5, 0.2**0.5, 0.5**0.5, 1], abs=1 / 32)
+
+
+def test_cells_of_one_shade_are_one_path() -> None:
+    svg = plots.shares(["a", "b"], [0.5, 0.5], [[0.5, 0.5]] * 30, "devices", SEEN)
+    (cells,) = re.findall(r'd="([^"]*)" clip-path="[^"]*" style="fill: var\(--first\)', svg)
+    assert cells.count("z") == 62

@@ -91,6 +91,7 @@ class Partition:
         parameters = ", ".join(f"{name} {value:g}" for name, value in self.details.items() if _is_number(value))
         sizes = self.sizes
         spread = f"{sizes.min():,} to {sizes.max():,} each, median {np.median(sizes):,.0f}"
+        spread = spread if np.ptp(sizes) else f"{sizes[0]:,} each"
         method = f"{self.method} ({parameters})" if parameters else self.method
         return f"{method}: {self.examples:,} texts on {len(self):,} devices, {spread}"
 

@@ -91,6 +91,13 @@ QUESTIONS = (
         "that were not. A classifier that never sees the model tries to tell the two apart. If it can, the attack "
         "figures say something about the texts and not about the model.",
     ),
+    Question(
+        "devices",
+        "How is the data spread over the devices?",
+        "Devices",
+        "Federated learning leaves texts on the devices where they are. The more a device differs from the others, in "
+        "what its texts are about or in how many it has, the harder it is to learn one model that serves them all.",
+    ),
     Question("other", "What else was measured?", "Other figures", "Further figures that this run has recorded."),
 )
 
@@ -117,6 +124,15 @@ class Explanation:
 
 
 EXPLANATIONS = (
+    Explanation(
+        "partition",
+        "devices",
+        "Which device a text is on explains {value} of the variation of labels.",
+        "How unlike the mixes of labels are from device to device, beyond what chance makes of devices with few texts. "
+        "0% is a random spread, 100% one label a device; mixes drawn with concentration alpha make it 1 / (1 + alpha).",
+        "No figure of a model: it says how hard the task is. Results on a random spread do not hold for real devices.",
+        "Counted, not estimated.",
+    ),
     Explanation(
         "claim",
         "other",
@@ -439,6 +455,7 @@ REGIMES = {
 
 # Detail of a finding -> its name for the reader; the order is the order of the rows.
 DETAILS = {
+    "spread": "How texts are spread",
     "statement": "The guarantee in full",
     "attack_ceiling": "No attack at all can recognise more than",
     "target": "Promised",

@@ -39,6 +39,7 @@ def of(question: str, findings: Sequence[Finding]) -> list[Figure]:
         "audit": _ladders,
         "utility": _figures,
         "fairness": _groups,
+        "devices": _partitions,
         "other": _figures,
     }
     return list(makers[question](findings)) if question in makers else []
@@ -206,6 +207,95 @@ def _groups(findings: Sequence[Finding]) -> Iterator[Figure]:
         svg = plots.dots(dots, measure, True, alternative, span)
         title, caption = finding.regime or _ALL, f"{measure} by group, with intervals. n counts the texts of a group."
         yield Figure(title, svg, caption, ("group", measure, "interval", "n"), table)
+
+
+def _partitions(findings: Sequence[Finding]) -> Iterator[Figure]:
+    """Two plots for a partition: which labels its devices have, and how many texts."""
+    for place, finding in enumerate(finding for finding in findings if finding.id == "partition"):
+        details = finding.details
+        names = _names(details.get("labels"))
+        prior = _shares(details.get("prior"), len(names))
+        records = _records(details.get("columns"), ("devices",))
+        columns = [(c["devices"], shares) for c in records if (shares := _shares(c.get("shares"), len(names)))]
+        if columns and prior:
+            yield _label_map(f"labels-{place}", finding, names, prior, columns)
+        sizes = _records(details.get("sizes"), ("rank", "size", "reached"))
+        if sizes and all(entry["rank"] >= 1 and entry["size"] >= 0 for entry in sizes) and sizes[-1]["reached"] > 0:
+            yield _activity(f"activity-{place}", sizes)
+
+
+def _label_map(
+    name: str,
+    finding: Finding,
+    names: Sequence[str],
+    prior: Sequence[float],
+    columns: Sequence[tuple[int, Sequence[float]]],
+) -> Figure:
+    counts, shares = zip(*columns, strict=True)
+    largest = [max(own) for own in shares]
+    value = (
+        f" The device explains {shown(finding, finding.value)} of the variation." if finding.value is not None else ""
+    )
+    alternative = plots.Alternative(
+        name,
+        "Share of each label by device",
+        f"{len(names)} labels on {sum(counts):,} devices. The commonest label of a column holds "
+        f"{_percent(min(largest))} to {_percent(max(largest))} of its texts, that of the corpus "
+        f"{_percent(max(prior))}.{value}",
+    )
+    rows = tuple(
+        (label, _percent(prior[row]), *(_percent(quantile) for quantile in _extremes([own[row] for own in shares])))
+        for row, label in enumerate(names)
+    )
+    svg = plots.shares(names, prior, shares, "devices", alternative)
+    header = ("label", "all texts", "least column", "median", "most")
+    return Figure("Labels by device", svg, _map_caption(finding, counts), header, rows)
+
+
+def _map_caption(finding: Finding, counts: Sequence[int]) -> str:
+    merged = _range(counts, "{:,}")
+    caption = (
+        ("A column is one device" if merged == "1" else f"A column is the mean of {merged} devices")
+        + "; devices with the same commonest label stand side by side. The stronger a cell's colour, the larger the "
+        "label's share."
+    )
+    distance, chance = (finding.details.get(f"distance_{which}") for which in ("to_whole", "by_chance"))
+    if isinstance(distance, float) and isinstance(chance, float):
+        caption += f" Mean distance to the mix of all texts: {distance:.2f}, where chance alone makes it {chance:.2f}."
+    return caption
+
+
+def _extremes(values: Sequence[float]) -> tuple[float, float, float]:
+    ordered = sorted(values)
+    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+
+
+def _activity(name: str, sizes: Sequence[Mapping[str, Any]]) -> Figure:
+    total = sizes[-1]["reached"]
+    half = next(entry["rank"] for entry in sizes if entry["reached"] >= total / 2)
+    alternative = plots.Alternative(
+        name,
+        "Texts by device",
+        f"The most active of {sizes[-1]['rank']:,} devices has {sizes[0]['size']:,} texts, the least active "
+        f"{sizes[-1]['size']:,}; about {half:,} devices hold half of all {total:,}.",
+    )
+    rows = tuple((_cell(entry["rank"]), _cell(entry["size"]), _percent(entry["reached"] / total)) for entry in sizes)
+    svg = plots.activity([(entry["rank"], max(entry["size"], 0.5)) for entry in sizes], half, alternative)
+    caption = f"How active devices are, on logarithmic axes. About {half:,} of them hold half of all texts."
+    return Figure("Texts by device", svg, caption, ("rank", "texts", "share up to here"), rows)
+
+
+def _names(value: Any) -> list[str]:
+    """`value` if it is a list of names; else nothing."""
+    sound = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return list(value) if sound else []
+
+
+def _shares(value: Any, count: int) -> list[float]:
+    """`value` if it is a list of `count` shares; else nothing."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        return []
+    return list(value) if all(_is_number(share) and 0 <= share <= 1 for share in value) else []
 
 
 def _group_records(finding: Finding) -> list[Mapping[str, Any]]:

@@ -251,6 +251,93 @@ def lines(
         return _inline(figure, alternative)
 
 
+_SHADES = 16
+
+
+def shares(
+    rows: Sequence[str],
+    whole: Sequence[float],
+    columns: Sequence[Sequence[float]],
+    label: str,
+    alternative: Alternative,
+) -> str:
+    """A heat map: the share of each row in each column, and at the left, set apart, in the `whole`, by shade."""
+    with _axes(0.95 + 0.165 * len(rows)) as (figure, axes):
+        gap, width = 1 + len(columns) / 40, len(columns) / 24
+        cells = [(-gap - width, width, column) for column in [whole]]
+        cells += [(float(place), 1.0, column) for place, column in enumerate(columns)]
+        boxes: dict[int, list[tuple[float, float, float]]] = {}
+        for left, across, column in cells:
+            for row, share in enumerate(column):
+                boxes.setdefault(_shade(share), []).append((left, float(row), across))
+        for shade, places in sorted(boxes.items()):
+            _boxes(axes, places, shade)
+        axes.set(xlim=(-gap - width, len(columns)), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), [_short(row, 24) for row in rows], color=INK)
+        axes.set_xticks([-gap - width / 2, len(columns) / 2], ["all", label])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        _scale(axes)
+        return _inline(figure, alternative)
+
+
+def _shade(share: float) -> int:
+    """The darkness of a share, 0 to _SHADES: its square root, as most shares are small."""
+    return round(_SHADES * math.sqrt(min(max(share, 0.0), 1.0)))
+
+
+def _boxes(axes: Any, places: Sequence[tuple[float, float, float]], shade: int) -> None:
+    """Boxes of one shade as one path, which keeps the page small: (left, row, width) each."""
+    from matplotlib.patches import PathPatch, Rectangle
+    from matplotlib.path import Path
+
+    if not shade:
+        return
+    outlines = [Rectangle((x + 0.04 * w, y - 0.46), 0.92 * w, 0.92) for x, y, w in places]
+    paths = [box.get_transform().transform_path(box.get_path()) for box in outlines]
+    axes.add_patch(PathPatch(Path.make_compound_path(*paths), color=FIRST, alpha=shade / _SHADES, linewidth=0))
+
+
+def _scale(axes: Any) -> None:
+    """What the shades mean, in a line above the map."""
+    from matplotlib.patches import Rectangle
+
+    start = 0.0
+    for share in (0.05, 0.2, 0.5, 1.0):
+        box = Rectangle(
+            (start, 1.03), 0.045, 0.04, transform=axes.transAxes, clip_on=False, linewidth=0,
+            color=FIRST, alpha=_shade(share) / _SHADES,
+        )  # fmt: skip
+        axes.add_patch(box)
+        axes.text(start + 0.06, 1.05, f"{share:.0%}", transform=axes.transAxes, va="center", color=MUTED)
+        start += 0.25
+
+
+def activity(sizes: Sequence[tuple[float, float]], half: float, alternative: Alternative) -> str:
+    """Texts of a device over its rank (rank, size), both logarithmic; `half` is the rank by which half of all lie."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    with _axes(2.7) as (figure, axes):
+        ranks, texts = zip(*sizes, strict=True)
+        axes.set(xscale="log", yscale="log", xlim=(0.9, max(ranks[-1] * 1.1, 2)))
+        axes.set_ylim(min(0.8, min(texts) / 1.25), max(texts) * 1.6)
+        axes.plot(ranks, texts, color=FIRST, linewidth=1.7, solid_capstyle="round")
+        axes.axvline(half, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
+        right = half < math.sqrt(ranks[-1])
+        axes.annotate(
+            "half of all texts", (half, 1), (4 if right else -4, -3), ("data", "axes fraction"), "offset points",
+            va="top", ha="left" if right else "right", color=MUTED,
+        )  # fmt: skip
+        for axis, most in ((axes.xaxis, ranks[-1]), (axes.yaxis, max(texts))):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            if most >= 10:
+                axis.set_minor_locator(NullLocator())
+        axes.set_xlabel("devices, the most active first")
+        _title(axes, "texts on the device")
+        axes.grid(True, which="major")
+        return _inline(figure, alternative)
+
+
 def _short(label: str, most: int = 18) -> str:
     label = _printable(" ".join(label.split()))
     return label if len(label) <= most else label[: most - 1] + "…"
