@@ -48,14 +48,23 @@ def _hasty_private(model: str, examples: int, quick: bool = False, mechanism: st
     return PrivateRecipe(5e-3, 16, 1, MECHANISMS[mechanism])
 
 
+def _hasty_federated(*_: object) -> object:
+    from trustnlp.federated.local_training import LocalTraining
+    from trustnlp.studies.recipes import FederatedRecipe
+
+    return FederatedRecipe(3, 4, LocalTraining(1.0, 8), options={"dropout": 0.0})
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, remembered_noise: Callable[..., float]) -> None:
-    """One private epoch or two plain ones, and secrets of two digits."""
+    """One private epoch, two plain ones or three federated rounds, and secrets of two digits."""
     from trustnlp.dp import accounting
     from trustnlp.studies import assess, recipes
     from trustnlp.studies.recipes import Recipe
 
     monkeypatch.setattr(recipes, "plain", lambda model, quick=False: Recipe(5e-3, 32, 2))
     monkeypatch.setattr(recipes, "private", _hasty_private)
+    monkeypatch.setattr(recipes, "federated", _hasty_federated)
+    monkeypatch.setattr(recipes, "federated_private", _hasty_federated)
     monkeypatch.setattr(assess, "SECRET_LENGTH", 2)
     monkeypatch.setattr(accounting, "calibrate", remembered_noise)

@@ -240,3 +240,17 @@ class TestRefusals:
     def test_no_noise_reaches_an_impossible_budget(self):
         with pytest.raises(GuaranteeError, match="no noise reaches"):
             UserPrivacy.for_budget(1e-7, 1e-9, 10**6, np.ones(10))
+
+
+@pytest.mark.parametrize(("noise", "rounds", "rate"), [(3.0, 100, 0.125), (2.0, 10, 0.1)])
+def test_a_text_has_more_epsilon_than_its_device_by_group_privacy(noise: float, rounds: int, rate: float) -> None:
+    plan = UserPrivacy(799, rounds, 100.0, rate, noise, 6e-4)
+    found = plan.text_epsilon()
+    assert found > 2 * plan.epsilon()
+    # (e, d) of the plan with (1 + exp e) d at most its delta
+    spent = accounting.epsilon(plan.events(), plan.delta / (1 + math.exp(found / 2)))
+    assert found / 2 - 0.02 <= spent <= found / 2
+
+
+def test_a_text_may_have_no_guarantee_worth_a_figure() -> None:
+    assert UserPrivacy(10, 1000, 5.0, 1.0, 0.3, 0.05).text_epsilon() == math.inf

@@ -1,7 +1,8 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from safetensors.torch import load_file
@@ -9,8 +10,9 @@ from safetensors.torch import load_file
 from trustnlp import data
 from trustnlp.dp import Ledger
 from trustnlp.errors import ArgumentError, CorpusError, CorpusNotFoundError, RunError
-from trustnlp.results import Results, Verdict
+from trustnlp.results import Direction, Finding, Results, Verdict
 from trustnlp.studies import assess
+from trustnlp.studies.regime import Trained
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -142,3 +144,13 @@ def test_a_corpus_without_labels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text("\n".join(f"it was a dark night number {i}" for i in range(50)))
     with pytest.raises(CorpusError, match="neither labels nor tags"):
         assess.run(assess.Request(data=str(tmp_path / "novel.txt")), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "promised"), [({}, 1.5), ({"text_epsilon": 4.0}, 4.0), ({"text_epsilon": math.inf}, None)]
+)
+def test_what_is_promised_to_users_is_less_to_their_texts(text: dict[str, float], promised: float | None) -> None:
+    details = {"delta": 1e-5, **text}
+    finding = Finding("epsilon", "", 1.5, n=1, direction=Direction.LOWER, details=details)
+    found = assess._promise(Trained(cast(Any, None), {}, (finding,)))
+    assert (found and found.epsilon) == promised

@@ -5,7 +5,8 @@ import pytest
 from trustnlp import data
 from trustnlp.randomness import Streams
 from trustnlp.studies import recipes
-from trustnlp.studies.regimes import REGIMES, Setting
+from trustnlp.studies.regime import Setting
+from trustnlp.studies.regimes import REGIMES
 
 
 @pytest.mark.parametrize("model", ["bilstm", "transformer", "minilm", "some/checkpoint"])

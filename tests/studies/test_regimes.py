@@ -15,7 +15,8 @@ from trustnlp.randomness import Streams
 from trustnlp.results import Verdict
 from trustnlp.studies import recipes, regimes
 from trustnlp.studies.recipes import Recipe
-from trustnlp.studies.regimes import REGIMES, Setting
+from trustnlp.studies.regime import Setting
+from trustnlp.studies.regimes import REGIMES
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

@@ -91,6 +91,7 @@ REFUSED = {
     ("noise", "none"): ("without noise nothing is guaranteed", "train without a plan to train without privacy"),
 }
 _RATES = (0.001, 0.01)
+_CLOSE, _VAST = 1e-2, 200.0  # epsilons: steps of a search, and where it ends
 # Entries of a scaled vector are rounded, each by a relative 2^-24 at most: its norm must not end above the bound.
 _BELOW = 1 - 2.0**-22
 
@@ -195,6 +196,23 @@ class UserPrivacy:
     def epsilon(self, rounds: int | None = None, rate: float | None = None) -> float:
         """Epsilon at `delta` of the device with the largest rate, or with `rate`, after `rounds` rounds or all."""
         return accounting.epsilon(self.events(rounds, rate), self.delta)
+
+    def text_epsilon(self) -> float:
+        """Epsilon at `delta` of one text that a device has or lacks, which is more than that of the device.
+
+        A text that goes is a device that leaves with it and comes back without it: two changes, so (2 e, (1 + exp e) d)
+        for every (e, d) that the plan has. The least e is taken for which the second is at most `delta`; infinite where
+        it is beyond 200.
+
+        Source: group privacy, Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", section 2.3.
+        """
+        tried, found = 0.0, self.epsilon()
+        while found > tried:
+            tried = found + _CLOSE
+            if tried > _VAST:
+                return math.inf
+            found = accounting.epsilon(self.events(), self.delta / (1 + math.exp(tried)))
+        return 2 * tried
 
     def statement(self) -> UserStatement:
         """The guarantee, in words and as a dictionary."""

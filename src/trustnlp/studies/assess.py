@@ -7,6 +7,7 @@ corpus ─ hold out non-members ─ plant canaries ─┬─ regime plain ──
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from trustnlp.results import Finding, Results
 from trustnlp.studies import corpora, measures, membership_findings, membership_scores
 from trustnlp.studies.membership_findings import Promise
 from trustnlp.studies.recipes import MECHANISMS
-from trustnlp.studies.regimes import REGIMES, Setting, Trained, plain
+from trustnlp.studies.regime import Setting, Trained
+from trustnlp.studies.regimes import REGIMES, plain
 from trustnlp.studies.run_folder import RunFolder, choose_seed, held_request, open_run
 from trustnlp.studies.sides import Sides
 
@@ -235,11 +237,12 @@ def _measure(
 
 
 def _promise(trained: Trained) -> Promise | None:
-    """What the regime's own accountant says, where it has one."""
+    """What the regime's own accountant says of one text, where it has one; a user's text has less than its user."""
     spent = next((finding for finding in trained.findings if finding.id == "epsilon"), None)
     if spent is None or spent.value is None:
         return None
-    return Promise(spent.value, spent.details["delta"], "the ledger of the run")
+    epsilon = spent.details.get("text_epsilon", spent.value)
+    return Promise(epsilon, spent.details["delta"], "the ledger of the run") if math.isfinite(epsilon) else None
 
 
 def _describe(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:

@@ -38,7 +38,8 @@ from trustnlp.studies import attack_target, membership_findings
 from trustnlp.studies import membership_scores as scores
 from trustnlp.studies.attack_target import AUDITED, Request, Target
 from trustnlp.studies.membership_findings import Promise
-from trustnlp.studies.regimes import REGIMES, Setting
+from trustnlp.studies.regime import Setting
+from trustnlp.studies.regimes import REGIMES
 from trustnlp.studies.run_folder import choose_seed, open_run
 from trustnlp.studies.sides import Sides
 

@@ -23,7 +23,7 @@ from trustnlp.randomness import Streams
 from trustnlp.studies import assess
 from trustnlp.studies import membership_scores as scores
 from trustnlp.studies.membership_findings import Promise
-from trustnlp.studies.regimes import Setting
+from trustnlp.studies.regime import Setting
 from trustnlp.studies.sides import Sides, read
 
 AUDITED = "audited"

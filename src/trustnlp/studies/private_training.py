@@ -22,7 +22,8 @@ from trustnlp.progress import Progress
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding
 from trustnlp.studies import corpora, measures, step_time
-from trustnlp.studies.regimes import REGIMES, Setting
+from trustnlp.studies.regime import Setting
+from trustnlp.studies.regimes import REGIMES
 from trustnlp.studies.study import Cells, Request, Study, verdict
 from trustnlp.uncertainty import median
 

@@ -5,83 +5,26 @@ Every regime takes the same Setting and returns the same Trained, so whatever me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trustnlp import models
-from trustnlp.data.corpus import Corpus, Example
 from trustnlp.dp import Ledger, PrivacyPlan, PrivateStep, Statement
-from trustnlp.models import checkpoint, evaluation
 from trustnlp.models.training import History, PlainStep, ShuffledBatches, fit
 from trustnlp.progress import Progress
-from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding, Verdict
-from trustnlp.studies import recipes
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a regime trains from.
-
-    Args:
-        model: `bilstm`, `transformer`, `minilm`, a local path or a hub name.
-        schema: the corpus whose labels and tags the model answers with.
-        train: what it learns from.
-        valid: what early stopping watches where nothing private is promised; may be empty.
-        epsilon, delta: the budget of private regimes.
-        streams: the regime's own random streams.
-        quick: fewer epochs.
-        device: where the model is trained.
-        mechanism: how private regimes bound gradients, of `recipes.MECHANISMS`.
-    """
-
-    model: str
-    schema: Corpus
-    train: tuple[Example, ...]
-    valid: tuple[Example, ...]
-    epsilon: float
-    delta: float
-    streams: Streams
-    quick: bool = False
-    device: str = "cpu"
-    mechanism: str = "exact"
-
-    @property
-    def private_recipe(self) -> recipes.PrivateRecipe:
-        """The recipe of private regimes."""
-        return recipes.private(self.model, len(self.train), self.quick, self.mechanism)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, what the report says of its training, and the findings that training itself gives."""
-
-    model: models.NLUModel
-    facts: Mapping[str, Any]
-    findings: tuple[Finding, ...] = field(default=())
-
-
-@dataclass(frozen=True)
-class Regime:
-    """A way to train.
-
-    Args:
-        train: trains in a folder, or goes on there; the name is shown as the stage.
-        check: raises where `train` could not, before anything is written or computed.
-    """
-
-    train: Callable[[Setting, Path, Progress, str], Trained]
-    check: Callable[[Setting], object]
+from trustnlp.studies import federated_regimes, recipes
+from trustnlp.studies.regime import Regime, Setting, Trained, built, evaluation_of, trained
 
 
 def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
     """Ordinary training: shuffled batches, Adam, the best epoch on the validation split."""
     recipe = recipes.plain(setting.model, setting.quick)
-    model = _model(setting)
+    model = built(setting)
     sampler = ShuffledBatches(len(setting.train), recipe.batch_size, recipe.epochs, setting.streams)
     step = PlainStep(
         model,
@@ -95,13 +38,13 @@ def plain(setting: Setting, folder: Path, progress: Progress, name: str) -> Trai
         sampler,
         step,
         streams=setting.streams,
-        evaluate=_evaluation(model, setting.valid),
+        evaluate=evaluation_of(model, setting.valid),
         patience=recipe.patience if setting.valid else None,
         folder=folder,
         progress=progress,
         stage=name,
     )
-    return _trained(model, history, folder, {"recipe": asdict(recipe)})
+    return trained(model, folder, {"history": _summary(history), "recipe": asdict(recipe)})
 
 
 def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Trained:
@@ -116,15 +59,19 @@ def private(setting: Setting, folder: Path, progress: Progress, name: str) -> Tr
         plan.sampler(setting.streams),
         step,
         streams=setting.streams,
-        evaluate=_evaluation(model, setting.valid),
+        evaluate=evaluation_of(model, setting.valid),
         folder=folder,
         checkpoint_every=recipes.CHECKPOINT_EVERY,
         progress=progress,
         stage=name,
     )
     statement = plan.statement()
-    facts = {"recipe": {**asdict(recipe), "clipping": recipe.clipping.as_dict()}, "statement": statement.as_dict()}
-    return _trained(model, history, folder, facts, epsilon_finding(ledger, statement, setting.epsilon))
+    facts = {
+        "history": _summary(history),
+        "recipe": {**asdict(recipe), "clipping": recipe.clipping.as_dict()},
+        "statement": statement.as_dict(),
+    }
+    return trained(model, folder, facts, epsilon_finding(ledger, statement, setting.epsilon))
 
 
 def private_plan(setting: Setting) -> PrivacyPlan:
@@ -142,37 +89,22 @@ def private_plan(setting: Setting) -> PrivacyPlan:
 
 def _private_step(setting: Setting, ledger: Ledger) -> tuple[models.NLUModel, PrivateStep]:
     recipe = setting.private_recipe
-    model = _model(setting, recipe.options)
+    model = built(setting, recipe.options)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, recipe.learning_rate)
     return model, ledger.plan.step(model, optimizer, streams=setting.streams, ledger=ledger)
 
 
-def _model(setting: Setting, options: Mapping[str, float] | None = None) -> models.NLUModel:
-    built = models.build(setting.model, setting.schema, streams=setting.streams, **(options or {}))
-    return built.to(setting.device)
+def _summary(history: History) -> dict[str, Any]:
+    return {"epochs": history.epochs, "steps": history.steps, "best_epoch": history.best_epoch}
 
 
 REGIMES: Mapping[str, Regime] = {
-    "plain": Regime(plain, _model),
+    "plain": Regime(plain, built),
     "private": Regime(private, lambda setting: _private_step(setting, Ledger.in_memory(private_plan(setting)))),
+    "federated": Regime(federated_regimes.federated, federated_regimes.population),
+    "federated-private": Regime(federated_regimes.federated_private, federated_regimes.plan),
 }
-
-
-def _evaluation(model: models.NLUModel, valid: tuple[Example, ...]) -> Callable[[], dict[str, float]] | None:
-    if not valid:
-        return None
-    encoded = model.encode(valid)
-    return lambda: evaluation.evaluate(model, encoded)
-
-
-def _trained(
-    model: models.NLUModel, history: History, folder: Path, facts: Mapping[str, Any], *findings: Finding
-) -> Trained:
-    checkpoint.save(model, folder)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    summary = {"epochs": history.epochs, "steps": history.steps, "best_epoch": history.best_epoch}
-    return Trained(model, {"parameters": parameters, "history": summary, **facts}, findings)
 
 
 def epsilon_finding(ledger: Ledger, statement: Statement, target: float) -> Finding:

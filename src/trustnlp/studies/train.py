@@ -13,7 +13,8 @@ from trustnlp.randomness import Streams
 from trustnlp.results import Results
 from trustnlp.studies import corpora, measures
 from trustnlp.studies.recipes import MECHANISMS
-from trustnlp.studies.regimes import REGIMES, Setting
+from trustnlp.studies.regime import Setting
+from trustnlp.studies.regimes import REGIMES
 from trustnlp.studies.run_folder import choose_seed, open_run
 
 PLAIN, PRIVATE = "plain", "private"
