@@ -461,6 +461,7 @@ DETAILS = {
     "target": "Promised",
     "resolution_cap": "A perfect attack would have shown",
     "assumes": "Takes for granted",
+    "text_epsilon": "Epsilon of one text of a user",
     "delta": "Delta (chance that the promise fails)",
     "unit": "Protects",
     "adjacency": "Against a change by",
