@@ -248,7 +248,7 @@ def test_a_text_has_more_epsilon_than_its_device_by_group_privacy(noise: float, 
     found = plan.text_epsilon()
     assert found > 2 * plan.epsilon()
     # (e, d) of the plan with (1 + exp e) d at most its delta
-    spent = accounting.epsilon(plan.events(), plan.delta / (1 + math.exp(found / 2)))
+    spent = accounting.rdp_epsilon(plan.events(), plan.delta / (1 + math.exp(found / 2)))
     assert found / 2 - 0.02 <= spent <= found / 2
 
 

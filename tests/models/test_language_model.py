@@ -17,6 +17,7 @@ from trustnlp.dp import PrivacyPlan, per_unit_clipped_sum
 from trustnlp.dp.book_keeping import BookKeeping
 from trustnlp.dp.clipping import Clip, examples
 from trustnlp.errors import ArgumentError, ModelError
+from trustnlp.models import language_model
 from trustnlp.models.existing import ExistingLanguageModel
 from trustnlp.models.language_model import BEGIN, open_tokenizer
 from trustnlp.models.training import PlainStep, ShuffledBatches, fit
@@ -127,6 +128,15 @@ class TestModel:
             build(**options)
 
 
+def test_a_texts_representation_is_the_mean_of_its_own_hidden_states():
+    model = build(dropout=0.0)
+    split = model.encode([Example("will it rain"), Example("no")])
+    found, alone = model.representation(split.batch([0, 1])), model.representation(split.batch([1]))
+    torch.testing.assert_close(found[1:], alone)
+    states = model.model.transformer(input_ids=split.batch([1]).inputs["pieces"].long()).last_hidden_state
+    torch.testing.assert_close(alone, states.mean(1))
+
+
 def test_it_learns_its_texts_and_goes_on_where_it_was_interrupted(tmp_path):
     def trained(folder: Path | None, epochs_before: int = 0) -> tuple[models.LanguageModel, float]:
         model, streams = build(), Streams(1)
@@ -209,3 +219,12 @@ class TestSaving:
         with pytest.raises(ModelError, match=r"cannot be built again by trustnlp; use model\.model\.save_pretrained"):
             models.save(ExistingLanguageModel(theirs.model, theirs.encoding), tmp_path)
         assert not any(tmp_path.iterdir())
+
+
+def test_its_figures_are_of_its_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.build_language_model(streams=Streams(0), width=8, layers=1, heads=1).eval()
+    encoded = model.encode([Example("play some jazz"), Example("rain"), Example("now")])
+    found = models.losses(model, encoded)
+    assert models.evaluate(model, encoded)["loss"] == pytest.approx(found.mean())
+    monkeypatch.setattr(language_model, "losses", lambda *_: np.array([2.0, np.nan, 1.0]))  # one text without loss
+    assert models.evaluate(model, encoded) == {"loss": 1.5, "score": pytest.approx(np.exp(-1.5))}

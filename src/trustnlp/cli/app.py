@@ -9,18 +9,19 @@ from typing import Annotated
 import typer
 
 from trustnlp import __version__
-from trustnlp.cli import assess, attack, data, gate, report, study, train
+from trustnlp.cli import assess, attack, data, federate, gate, report, study, train
 from trustnlp.errors import TrustnlpError
 
 app = typer.Typer(
     name="trustnlp",
-    help="Train language models on people's text privately and fairly, and prove it.",
+    help="Train language models on people's text privately, federated and fairly, and prove it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(assess.assess)
 app.command()(train.train)
+app.command()(federate.federate)
 app.command()(study.study)
 app.command()(gate.gate)
 app.command()(report.report)

@@ -202,16 +202,17 @@ class UserPrivacy:
 
         A text that goes is a device that leaves with it and comes back without it: two changes, so (2 e, (1 + exp e) d)
         for every (e, d) that the plan has. The least e is taken for which the second is at most `delta`; infinite where
-        it is beyond 200.
+        it is beyond 200. By RDP, as a PLD has no tail for so small a d.
 
         Source: group privacy, Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", section 2.3.
         """
-        tried, found = 0.0, self.epsilon()
+        events = self.events()
+        tried, found = 0.0, accounting.rdp_epsilon(events, self.delta)
         while found > tried:
             tried = found + _CLOSE
             if tried > _VAST:
                 return math.inf
-            found = accounting.epsilon(self.events(), self.delta / (1 + math.exp(tried)))
+            found = accounting.rdp_epsilon(events, self.delta / (1 + math.exp(tried)))
         return 2 * tried
 
     def statement(self) -> UserStatement:

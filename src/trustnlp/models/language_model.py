@@ -9,11 +9,13 @@ and spare a small model a vocabulary larger than itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from trustnlp.data.corpus import Example
 from trustnlp.data.encoding import NO_TARGET, Schema, Subwords
 from trustnlp.errors import ArgumentError, ModelError
 from trustnlp.models.encoded import Split
+from trustnlp.models.evaluation import losses
 from trustnlp.models.heads import cross_entropies, word_mask
 from trustnlp.models.protocol import Batch
 from trustnlp.randomness import Streams
@@ -63,6 +66,15 @@ class LanguageModel(nn.Module):
         inputs = self.encoding.encode([example.text for example in examples])
         return Split(examples, inputs, Schema((), ()), for_training=for_training, scored=inputs.spans > 1)
 
+    def figures(self, encoded: Split) -> dict[str, float]:
+        """`loss`, the mean over texts in nats a token; `score`, its exponential: the probability of a token, in [0, 1].
+
+        Texts of one token have no loss and are left out.
+        """
+        found = losses(self, encoded)
+        mean = float(found[np.isfinite(found)].mean())
+        return {"loss": mean, "score": math.exp(-mean)}
+
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """`pieces` (B, P-1, V): scores of the second piece and on."""
         return {"pieces": piece_logits(self.model, batch)[:, :-1]}
@@ -73,13 +85,23 @@ class LanguageModel(nn.Module):
         real = word_mask(batch.inputs["spans"] - 1, following.shape[1])
         return cross_entropies(self.logits(batch), {"pieces": following.masked_fill(~real, NO_TARGET)})
 
+    def representation(self, batch: Batch) -> Tensor:
+        """(B, D) mean over each text's pieces of the last hidden states."""
+        states: Tensor = _answers(self.model, batch, output_hidden_states=True).hidden_states[-1]
+        real = word_mask(batch.inputs["spans"], states.shape[1])[:, :, None]
+        return (states * real).sum(1) / real.sum(1).clamp(min=1)
+
 
 def piece_logits(model: nn.Module, batch: Batch) -> Tensor:
     """The `logits` that a model of Transformers gives for a batch of pieces."""
+    logits: Tensor = _answers(model, batch).logits
+    return logits
+
+
+def _answers(model: nn.Module, batch: Batch, **asked: bool) -> Any:
     pieces = batch.inputs["pieces"]
     mask = word_mask(batch.inputs["spans"], pieces.shape[1])
-    logits: Tensor = model(input_ids=pieces.long(), attention_mask=mask.long()).logits
-    return logits
+    return model(input_ids=pieces.long(), attention_mask=mask.long(), **asked)
 
 
 # --- from scratch ----------------------------------------------------------------------------------------------

@@ -339,6 +339,14 @@ EXPLANATIONS = (
         "As high as the plain model's; the difference is the price of privacy.",
     ),
     Explanation(
+        "test-loss",
+        "utility",
+        "The model's loss on the test split is {value}.",
+        "How well the model predicts texts that it was not trained on. What it answers is judged by the figures in the "
+        "details: F1 and exact match of answers, ROUGE-L, BLEU and chrF of texts written.",
+        "As low as that of the same model trained without devices or privacy; the difference is their price.",
+    ),
+    Explanation(
         "slot-f1",
         "utility",
         "Slots (names, places, times in the text) are found with an F1 of {value}.",

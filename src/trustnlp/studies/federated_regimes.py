@@ -92,7 +92,7 @@ def federated_private(setting: Setting, folder: Path, progress: Progress, name: 
         stage=name,
     )
     facts = _facts(history, algorithm, devices) | {"statement": promised.statement().as_dict()}
-    return trained(model, folder, facts, _epsilon(promised, setting.epsilon))
+    return trained(model, folder, facts, epsilon_finding(promised, setting.epsilon))
 
 
 def plan(setting: Setting) -> UserPrivacy:
@@ -142,7 +142,7 @@ def _round(record: Any) -> dict[str, float]:
     return {"round": record.number + 1, **record.figures}
 
 
-def _epsilon(promised: UserPrivacy, target: float) -> Finding:
+def epsilon_finding(promised: UserPrivacy, target: float) -> Finding:
     """The budget that all rounds have spent for the user with the highest rate."""
     statement = promised.statement()
     return Finding(

@@ -1,0 +1,125 @@
+"""Any corpus on devices: what is held out, who is served, what is refused, and going on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trustnlp import models
+from trustnlp.errors import ArgumentError, GuaranteeError, RunError
+from trustnlp.randomness import Streams
+from trustnlp.studies import federate
+from trustnlp.studies.federate import Request
+
+SERVED = {
+    "accuracy-by-activity-decile",
+    "accuracy-light-half",
+    "accuracy-heavy-half",
+    "accuracy-half-gap",
+    "accuracy-per-device",
+    "accuracy-worst-tenth-of-devices",
+}
+
+
+@pytest.fixture
+def request_of(table: Path) -> Request:
+    return Request(
+        str(table), partition="user", rounds=3, cohort=4, local="rate=1,batch_size=8", conditions="dropout=0.2", seed=1
+    )
+
+
+def test_what_the_model_can_do_and_whom_it_serves(request_of: Request, tmp_path: Path) -> None:
+    results = federate.run(request_of, tmp_path / "run")
+    found = {finding.id for finding in results}
+    assert found == {"partition", "label-accuracy", "accuracy-by-group"} | SERVED
+    facts = results.run["regimes"]["federated"]
+    assert facts["devices"]["spread"].startswith("user: ")
+    assert facts["texts_processed"] > 0
+    assert models.load(tmp_path / "run" / "federated").schema.labels == ("alarm", "music", "phone")
+
+
+def test_a_fifth_of_each_device_is_held_out_and_never_trained_on(request_of: Request, tmp_path: Path) -> None:
+    corpus = federate._load(request_of)
+    prepared = federate.prepare(request_of, corpus, Streams(0))
+    trained = np.concatenate(prepared.kept)
+    assert not set(trained) & set(prepared.held_out)
+    assert len(trained) + len(prepared.held_out) == len(corpus.train)
+    for device, own in enumerate(prepared.partition.devices):
+        assert (prepared.held_by == device).sum() == len(own) // 5
+        held = prepared.held_out[prepared.held_by == device]
+        assert set(held) | set(prepared.kept[device]) == set(own)
+
+
+def test_a_budget_for_users(request_of: Request, tmp_path: Path) -> None:
+    asked = replace(request_of, epsilon=8.0, conditions="")
+    results = federate.run(asked, tmp_path / "run")
+    found = results.get("epsilon", "federated-private")
+    assert 7.9 < (found.value or 0) <= 8
+    facts = results.run["regimes"]["federated-private"]
+    assert "problems" not in facts  # figures of private texts that nothing has noised
+    assert results.run["seed"] is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "figure"),
+    [
+        (
+            [{"text": f"good day number {i}", "reply": f"day {i} to you"} for i in range(40)],
+            {"target": "reply"},
+            "rouge_l",
+        ),
+        ([{"text": f"it is {i} past noon and all is well"} for i in range(40)], {}, "score"),
+    ],
+)
+def test_other_tasks(
+    rows: list[dict[str, str]], columns: dict[str, Any], figure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build = federate.tasks.build
+    monkeypatch.setattr(federate.tasks, "build", lambda *given, **more: build(*given, **more, width=8))
+    asked = Request(str(path), devices=5, rounds=1, cohort=2, local="rate=0.1,steps=1", seed=0, columns=columns)
+    results = federate.run(asked, tmp_path / "run")
+    found = results.get("test-loss", "federated")
+    assert found.low is not None
+    assert found.low <= (found.value or 0) <= (found.high or 0)
+    assert figure in found.details["figures"]
+    assert any(finding.id.startswith("loss-") for finding in results)
+
+
+def test_it_goes_on_where_it_stopped_whatever_the_workers(request_of: Request, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, *_: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = federate.run(request_of, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        federate.run(request_of, tmp_path / "cut", progress=stop)
+    resumed = federate.run(replace(request_of, workers=2), tmp_path / "cut")
+    assert resumed.findings == whole.findings
+    with pytest.raises(RunError, match="holds another run"):
+        federate.run(replace(request_of, rounds=4), tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"partition": "label"}, ArgumentError, "with alpha"),
+        ({"partition": "iid"}, ArgumentError, "'devices'"),
+        ({"algorithm": "sgd"}, ArgumentError, "'algorithm' must be one of"),
+        ({"select": "best"}, ArgumentError, "'selection' must be one of"),
+        ({"local": "speed=9"}, ArgumentError, "'option of local' must be one of"),
+        ({"epsilon": 8.0, "select": "activity"}, ArgumentError, "'select' must be uniform or poisson-activity"),
+        ({"epsilon": 8.0, "algorithm": "scaffold"}, GuaranteeError, "sends control beside the change"),
+        ({"epsilon": 0.0}, ArgumentError, "'epsilon' must be a number > 0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(
+    request_of: Request, wrong: dict[str, Any], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        federate.run(replace(request_of, **wrong), tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
