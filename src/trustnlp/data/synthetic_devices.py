@@ -76,6 +76,11 @@ class SyntheticDevices:
         return self.parameters.periods
 
     @property
+    def tests(self) -> int:
+        """How many test sets there are, one for each period."""
+        return len(self)
+
+    @property
     def devices(self) -> int:
         """K, of all periods together."""
         return self.parameters.users + (len(self) - 1) * self._leavers
