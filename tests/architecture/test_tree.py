@@ -95,6 +95,7 @@ PUBLIC = {
         "PowerOfChoice",
         "TopK",
         "Uniform",
+        "partition",
     ],
     "trustnlp.models": [
         "History",

@@ -1,3 +1,4 @@
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -38,11 +39,17 @@ def test_a_partition_by_hand():
 
 
 def test_a_partition_stays_as_it_is():
-    made = partition.iid(6, 2, generator())
+    own = indices(0, 1, 2)
+    made = Partition("file", (own,))
+    own[0] = 5
+    assert made.devices[0].tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="read-only"):
         made.devices[0][0] = 5
-    with pytest.raises(TypeError):
-        made.details["alpha"] = 1
+
+
+def test_a_partition_goes_to_other_processes():
+    made = partition.by_label(["a", "b", "b"], 2, 0.5, generator())
+    assert same(pickle.loads(pickle.dumps(made)), made)  # noqa: S301 - our own bytes
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,8 @@ def test_what_is_written_is_read_back(tmp_path, data, make, name):
     train, test = make(120), make(60)
     assert partition_file.write(tmp_path / "parts.h5", data, train, test) == name
     again = read(tmp_path / "parts.h5", name, data)
+    assert partition_file.write(tmp_path / "copy.h5", data, *again) == name
+    assert dict(read(tmp_path / "copy.h5", name, data)[0].details) == dict(again[0].details)
     for one, other in zip((train, test), again, strict=True):
         assert [own.tolist() for own in one.devices] == [own.tolist() for own in other.devices]
 

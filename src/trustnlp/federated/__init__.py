@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trustnlp.federated import partition
     from trustnlp.federated.conditions import Conditions
     from trustnlp.federated.selection import Activity, Log, Oort, PoissonActivity, PowerOfChoice, TopK, Uniform
 
@@ -19,6 +20,7 @@ __all__ = [
     "PowerOfChoice",
     "TopK",
     "Uniform",
+    "partition",
 ]
 
 _HOMES = {
@@ -28,6 +30,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "partition":
+        return importlib.import_module(f"{__name__}.partition")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{home}"), name)

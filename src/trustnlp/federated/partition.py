@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,9 +61,9 @@ class Partition:
         for number, own in enumerate(self.devices):
             _check_device(number, own, may_be_empty=self.method == FROM_FILE)
         _check_cover(np.concatenate(self.devices))
+        object.__setattr__(self, "devices", tuple(own.copy() for own in self.devices))
         for own in self.devices:
             own.flags.writeable = False
-        object.__setattr__(self, "details", MappingProxyType(dict(self.details)))
 
     def __len__(self) -> int:
         """K."""
@@ -339,7 +338,7 @@ def _labels(examples: Sequence[Example], key: Callable[[Example], Hashable] | No
 def _of(method: str, device_of: Indices, devices: int, details: Mapping[str, Any]) -> Partition:
     order = np.argsort(device_of, kind="stable")
     ends = np.cumsum(np.bincount(device_of, minlength=devices))[:-1]
-    return Partition(method, tuple(own.copy() for own in np.split(order, ends)), details)
+    return Partition(method, tuple(np.split(order, ends)), details)
 
 
 def _shuffled(method: str, sizes: Indices, details: Mapping[str, Any], generator: np.random.Generator) -> Partition:

@@ -149,6 +149,9 @@ def _name(partition: Partition) -> tuple[str, dict[str, float]]:
         "cluster": ("niid_cluster", "alpha"),
         "quantity": ("niid_quantity", "beta"),
     }
+    if partition.method == FROM_FILE and "name" in partition.details:
+        skew = {name: partition.details[name] for name in ("alpha", "beta") if name in partition.details}
+        return str(partition.details["name"]), skew
     if partition.method not in names:
         return ("uniform" if partition.method == "iid" else f"{partition.method}_clients={len(partition)}"), {}
     kind, parameter = names[partition.method]
