@@ -50,6 +50,7 @@ FILE_NAME, KEY_NAME = "risk.json", "risk.key"
 # Below these a group is not judged: its interval would be too wide to say anything.
 FEWEST_TEXTS, FEWEST_USERS = 30, 5
 _ENOUGH = f"{FEWEST_TEXTS} members and as many non-members, that weigh as much as {FEWEST_USERS} users"
+_NAMED = 5  # groups, of those that are too small to judge
 _KEY_BYTES = 32
 Array = NDArray[Any]
 
@@ -246,7 +247,7 @@ def _finding(kind: str, groups: Sequence[_Group], level: float, about: Mapping[s
     details: dict[str, Any] = {
         **about,
         "not_compared": [{"group": group.name, "n": group.n} for group in small],
-        "notes": [f"risk by {kind}: insufficient evidence for {group.name!r} (n={group.n})" for group in small],
+        "notes": [_too_small(kind, small)] if small else [],
     }
     entry: dict[str, Any] = {
         "id": f"risk-by-{kind}",
@@ -272,6 +273,12 @@ def _finding(kind: str, groups: Sequence[_Group], level: float, about: Mapping[s
         details={"groups": [_record(group, intervals[group.name]) for group in judged], **details},
         **entry,
     )
+
+
+def _too_small(kind: str, small: Sequence[_Group]) -> str:
+    named = ", ".join(f"{group.name!r} (n={group.n})" for group in small[:_NAMED])
+    more = f" and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+    return f"risk by {kind}: insufficient evidence for {named}{more}"
 
 
 def _record(group: _Group, found: Interval) -> dict[str, Any]:
