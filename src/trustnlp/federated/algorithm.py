@@ -6,6 +6,7 @@
     device     loss(visit, batch), correct(visit)    each local step: the loss, and its gradient before the step
     device     finish(visit)                     vectors to be added up, each with the cohort's weight of this device
     server   update(weights, mean, state, round)     one step from what came back
+    server   figures(state)                      what is told of the step
 
 An algorithm is a frozen record of its parameters in a module of its own, and overrides the hooks in which it differs.
 The same hooks run wherever devices are, so their figures do not depend on that.
@@ -15,6 +16,7 @@ Shape legend: P entries of all trained parameters, B texts of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
@@ -62,6 +64,7 @@ class Algorithm:
 
     remembers: ClassVar[bool] = False  # whether devices keep something between visits
     sends: ClassVar[tuple[str, ...]] = (CHANGE,)  # what `finish` gives
+    asynchronous: ClassVar[bool] = False  # whether the server steps while devices of earlier steps still train
 
     def __post_init__(self) -> None:
         checks.at_least("rounds", self.rounds, 1)
@@ -100,3 +103,8 @@ class Algorithm:
         """
         del state, about
         weights.add_(mean[CHANGE], alpha=self.server_rate)
+
+    def figures(self, state: Vectors) -> Mapping[str, float]:
+        """What the records tell of the newest step; nothing, unless an algorithm has something of its own to say."""
+        del state
+        return {}

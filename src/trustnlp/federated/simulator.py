@@ -65,6 +65,10 @@ class RoundRecord:
         largest: the most of them on one device, for which a round has to wait.
         seconds: that the round would have taken, by the conditions.
         loss: mean local training loss of those that returned, each by its texts; NaN where none has.
+        told: figures of the algorithm's own step.
+        staleness: mean over the answers in the sum of how many steps the server has made since each began; 0 unless the
+            algorithm is asynchronous.
+        stalest: the most of them.
     """
 
     number: int
@@ -76,6 +80,9 @@ class RoundRecord:
     largest: int = 0
     seconds: float = math.nan
     loss: float = math.nan
+    told: Mapping[str, float] = field(default_factory=dict)
+    staleness: float = 0.0
+    stalest: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,8 @@ def simulate(
         raise ArgumentError("cohort", f"at most the {populated} devices that have texts", algorithm.cohort)
     setting = Setting(model, population, algorithm, streams, privacy)
     with crew(setting, checks.at_least("workers", workers, 1)) as hands:
-        server = Server(population, algorithm, selection or Uniform(), conditions, privacy, streams, hands)
+        kind = _kind(algorithm)
+        server = kind(population, algorithm, selection or Uniform(), conditions, privacy, streams, hands)
         path = None if folder is None else Path(folder) / CHECKPOINT
         if path is not None and path.exists():
             server.restore(path)
@@ -159,6 +167,14 @@ def simulate(
         hands.load(server.weights)
         model.eval()
         return server.history()
+
+
+def _kind(algorithm: Algorithm) -> type[Server]:
+    if not algorithm.asynchronous:
+        return Server
+    from trustnlp.federated.asynchronous import AsynchronousServer  # which builds on this module
+
+    return AsynchronousServer
 
 
 class Server:
@@ -206,8 +222,8 @@ class Server:
         total, reports = self._train(list(self._tasks(cohort, outcome)))
         if self._private is None:
             self._follow(total, cohort, reports)
-            self._learn(reports, outcome)
-            self._records.append(_record(self.number, texts, outcome, reports))
+            self._learn(reports, dict(zip(outcome.devices.tolist(), outcome.seconds.tolist(), strict=True)))
+            self._record(reports, texts, outcome.reasons, outcome.round_seconds)
         else:
             self._release(self._private, total, cohort)
             self._records.append(RoundRecord(self.number))
@@ -271,7 +287,7 @@ class Server:
         reports: list[Report] = []
         returned: Iterable[Returned] = self._hands.run(tasks, self.weights, self._algorithm.sent(self._state))
         if self._longest is None and self._private is None:
-            returned = _without_outliers(list(returned))
+            returned = without_outliers(list(returned))
         for part in returned:
             for name, vector in part.total.items():
                 total[name] = total[name].add_(vector) if name in total else vector
@@ -309,10 +325,12 @@ class Server:
                 "lower the rate of local training or server_rate, or check the model for overflow",
             )
 
-    def _learn(self, reports: Sequence[Report], outcome: Outcome) -> None:
+    def _learn(self, reports: Sequence[Report], seconds: Mapping[int, float]) -> None:
         """What the next rounds make of this one: whom to select, and how long a change may be."""
-        self._longest = _longest(reports) or self._longest
-        seconds = dict(zip(outcome.devices.tolist(), outcome.seconds.tolist(), strict=True))
+        self._longest = longest([report.length for report in reports]) or self._longest
+        self._observe(reports, seconds)
+
+    def _observe(self, reports: Sequence[Report], seconds: Mapping[int, float]) -> None:
         heard = [report for report in reports if math.isfinite(report.loss)]
         self._selector.observe(
             np.array([report.device for report in heard], dtype=np.int64),
@@ -320,12 +338,42 @@ class Server:
             np.array([seconds[report.device] for report in heard], dtype=np.float64),
         )
 
+    def _record(
+        self,
+        reports: Sequence[Report],
+        texts: NDArray[np.int64],
+        lost: Mapping[str, int],
+        seconds: float,
+        staleness: Sequence[int] = (),
+    ) -> None:
+        good = [report for report in reports if not report.problem]
+        problems = Counter(report.problem for report in reports if report.problem)
+        problems.update(lost)
+        seen = sum(report.texts for report in good)
+        self._records.append(
+            RoundRecord(
+                number=self.number,
+                cohort=len(texts),
+                returned=len(good),
+                problems=dict(problems),
+                texts=int(texts.sum()),
+                largest=int(texts.max(initial=0)),
+                seconds=seconds,
+                loss=sum(report.texts * report.loss for report in good) / seen if seen else math.nan,
+                told=dict(self._algorithm.figures(self._state)),
+                staleness=float(np.mean(staleness)) if staleness else 0.0,
+                stalest=max(staleness, default=0),
+            )
+        )
+
     # --- going on ----------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
         """Writes all that the rest of the simulation depends on."""
-        state = {
-            "identity": self._identity(),
+        save_state(path, {"identity": self._identity(), **self._memory()})
+
+    def _memory(self) -> dict[str, Any]:
+        return {
             "number": self.number,
             "longest": self._longest,
             "seconds": self._seconds,
@@ -339,7 +387,6 @@ class Server:
             "state": self._state,
             "kept": {str(device): vectors for device, vectors in self._kept.items()},
         }
-        save_state(path, state)
 
     def restore(self, path: Path) -> None:
         """Goes on where `save` was called.
@@ -350,6 +397,9 @@ class Server:
         state = load_state(path)
         if state.get("identity") != self._identity():
             raise RunError(f"{path} is of another simulation", "use another folder, or delete it to begin again")
+        self._remember(state)
+
+    def _remember(self, state: Mapping[str, Any]) -> None:
         where = self.weights.device
         self.number, self._seconds, self._longest = state["number"], state["seconds"], state["longest"]
         self._records = [
@@ -378,37 +428,22 @@ class Server:
         }
 
 
-def _longest(reports: Sequence[Report]) -> float | None:
+def longest(lengths: Sequence[float]) -> float | None:
     """How long a change may be, by those that came back: so long as most are sound, they decide."""
-    lengths = [report.length for report in reports if math.isfinite(report.length)]
-    return OUTLIER * float(np.median(lengths)) or None if lengths else None
+    finite = [length for length in lengths if math.isfinite(length)]
+    return OUTLIER * float(np.median(finite)) or None if finite else None
 
 
-def _without_outliers(returned: Sequence[Returned]) -> Iterator[Returned]:
+def without_outliers(returned: Sequence[Returned]) -> Iterator[Returned]:
     """Single devices, of which those are left out whose change is far longer than the others'."""
-    longest = _longest([report for part in returned for report in part.reports])
-    for part in returned:
-        (report,) = part.reports
-        if longest is not None and report.length > longest:
-            part = Returned({}, (replace(report, problem=TOO_LONG),), {})
-        yield part
+    ceiling = longest([report.length for part in returned for report in part.reports])
+    return (part if ceiling is None else within(part, ceiling) for part in returned)
 
 
-def _record(number: int, texts: NDArray[np.int64], outcome: Outcome, reports: Sequence[Report]) -> RoundRecord:
-    good = [report for report in reports if not report.problem]
-    problems = Counter(report.problem for report in reports if report.problem)
-    problems.update(outcome.reasons)
-    seen = sum(report.texts for report in good)
-    return RoundRecord(
-        number=number,
-        cohort=len(texts),
-        returned=len(good),
-        problems=dict(problems),
-        texts=int(texts.sum()),
-        largest=int(texts.max(initial=0)),
-        seconds=outcome.round_seconds,
-        loss=sum(report.texts * report.loss for report in good) / seen if seen else math.nan,
-    )
+def within(part: Returned, ceiling: float) -> Returned:
+    """What a single device gave back, left out if its change is longer than `ceiling`."""
+    (report,) = part.reports
+    return Returned({}, (replace(report, problem=TOO_LONG),), {}) if report.length > ceiling else part
 
 
 def _digest(tensor: Tensor) -> str:
