@@ -67,3 +67,24 @@ def test_nothing_to_train_and_mixed_types_are_refused() -> None:
         FlatParameters(nn.Linear(2, 2).requires_grad_(False))
     with pytest.raises(ArgumentError, match="'model' must be with trained parameters of one type"):
         FlatParameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()))
+
+
+def test_other_weights_are_read_without_being_copied() -> None:
+    """Of an LSTM, too, which keeps lists of its weights."""
+    model = nn.LSTM(3, 2, bidirectional=True)
+    flat = FlatParameters(model)
+    inputs, own = torch.randn(4, 1, 3), flat.values.clone()
+    expected = model(inputs)[0]
+    other = torch.randn_like(own)
+    flat.values.copy_(other)
+    there = model(inputs)[0]
+    flat.values.copy_(own)
+    with flat.reading(other):
+        assert model.weight_ih_l0.data_ptr() == other.data_ptr()
+        assert torch.equal(model(inputs)[0], there)
+    assert torch.equal(model(inputs)[0], expected)
+    model(inputs)[0].sum().backward()
+    assert flat.gradient.abs().sum() > 0
+    with pytest.raises(ZeroDivisionError), flat.reading(other):
+        _ = 1 / 0
+    assert torch.equal(model(inputs)[0], expected)

@@ -191,5 +191,14 @@ class TestWithACRF:
             with_crf(LABELS_ONLY)
 
 
+def test_the_representation_of_a_text_is_what_its_label_is_read_from(made):
+    model, split = made["bilstm"], made["bilstm"].encode(TRAIN)
+    batch = split.batch([5, 0])  # of different lengths
+    found = model.representation(batch)
+    assert found.shape == (2, model.backbone.width)
+    assert torch.equal(model.label_head(found), model.logits(batch)["label"])
+    torch.testing.assert_close(found[1:], model.representation(split.batch([0])))
+
+
 def test_a_mask_is_true_for_the_first_positions():
     assert word_mask(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]

@@ -12,8 +12,11 @@ Shape legend: P entries of all trained parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trustnlp.errors import ArgumentError, ModelError
@@ -43,15 +46,33 @@ class FlatParameters:
             raise ArgumentError("model", "with trained parameters of one type on one device", sorted(kinds))
         self.values = torch.cat([parameter.detach().flatten() for parameter in trained])
         self.gradient = torch.zeros_like(self.values)
-        start = 0
-        for parameter in trained:
-            end = start + parameter.numel()
-            parameter.data = self.values[start:end].view_as(parameter)
-            parameter.grad = self.gradient[start:end].view_as(parameter)
-            start = end
+        self._trained = trained
+        self._point_to(self.values)
+        for parameter, view in zip(trained, self._views(self.gradient), strict=True):
+            parameter.grad = view
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @contextmanager
+    def reading(self, vector: Tensor) -> Iterator[None]:
+        """Inside, the model has the weights of `vector` (P,), of which nothing is copied; not for training."""
+        self._point_to(vector)
+        try:
+            yield
+        finally:
+            self._point_to(self.values)
+
+    def _point_to(self, vector: Tensor) -> None:
+        for parameter, view in zip(self._trained, self._views(vector), strict=True):
+            parameter.data = view
+
+    def _views(self, vector: Tensor) -> Iterator[Tensor]:
+        start = 0
+        for parameter in self._trained:
+            end = start + parameter.numel()
+            yield vector[start:end].view_as(parameter)
+            start = end
 
 
 def _refuse_running_statistics(model: nn.Module) -> None:

@@ -140,6 +140,10 @@ class NLUModel(LabelModel):
         """Unnormalised scores: `label` (B, K) and `tags` (B, T, S), each where the model has such a head."""
         return self._answers(self.backbone(batch.inputs))
 
+    def representation(self, batch: Batch) -> Tensor:
+        """(B, D) what the backbone makes of each text."""
+        return self.backbone(batch.inputs).text
+
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Vectors (B, T, D) of words, or (B, P, D) of pieces, each of which depends on its own word or piece alone."""
         return self.backbone.embed(inputs)
