@@ -1,6 +1,7 @@
 """Any corpus on devices: what is held out, who is served, what is refused, and going on."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,10 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     with pytest.raises(error, match=said):
         federate.run(replace(request_of, **wrong), tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_the_how_to_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/train-on-devices.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(script, "the how-to", "exec"), {})  # noqa: S102
+    assert "differential privacy for one device with all its texts" in capsys.readouterr().out

@@ -1,38 +1,74 @@
 """Federated learning: a model learns from texts that stay on their devices.
 
+    population = fl.Partitioned(model.encode(corpus.train, for_training=True), fl.partition.by_user(users).devices)
+    fl.simulate(population, model, fl.FedAvg(rounds=300, cohort=20), selection=fl.Activity(gamma=1.0), streams=streams)
+
 Modules are loaded when a name of theirs is first used.
 """
+
+from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trustnlp.federated import partition
-    from trustnlp.federated.conditions import Conditions
-    from trustnlp.federated.selection import Activity, Log, Oort, PoissonActivity, PowerOfChoice, TopK, Uniform
-
-__all__ = [
-    "Activity",
-    "Conditions",
-    "Log",
-    "Oort",
-    "PoissonActivity",
-    "PowerOfChoice",
-    "TopK",
-    "Uniform",
-    "partition",
-]
+    from trustnlp.federated import partition as partition
+    from trustnlp.federated.algorithm import Algorithm as Algorithm
+    from trustnlp.federated.conditions import Conditions as Conditions
+    from trustnlp.federated.factorised_privacy import FactorisedPrivacy as FactorisedPrivacy
+    from trustnlp.federated.fedavg import FedAvg as FedAvg
+    from trustnlp.federated.feddyn import FedDyn as FedDyn
+    from trustnlp.federated.fednova import FedNova as FedNova
+    from trustnlp.federated.fedopt import FedOpt as FedOpt
+    from trustnlp.federated.fedprox import FedProx as FedProx
+    from trustnlp.federated.local_training import LocalTraining as LocalTraining
+    from trustnlp.federated.poisson_activity import PoissonActivity as PoissonActivity
+    from trustnlp.federated.population import Generated as Generated
+    from trustnlp.federated.population import Partitioned as Partitioned
+    from trustnlp.federated.private_rounds import plan_for as plan_for
+    from trustnlp.federated.scaffold import Scaffold as Scaffold
+    from trustnlp.federated.selection import Activity as Activity
+    from trustnlp.federated.selection import Log as Log
+    from trustnlp.federated.selection import Oort as Oort
+    from trustnlp.federated.selection import PowerOfChoice as PowerOfChoice
+    from trustnlp.federated.selection import TopK as TopK
+    from trustnlp.federated.selection import Uniform as Uniform
+    from trustnlp.federated.simulator import History as History
+    from trustnlp.federated.simulator import simulate as simulate
+    from trustnlp.federated.user_privacy import UserPrivacy as UserPrivacy
 
 _HOMES = {
-    "conditions": ("Conditions",),
-    "selection": ("Activity", "Log", "Oort", "PoissonActivity", "PowerOfChoice", "TopK", "Uniform"),
+    "Activity": "selection",
+    "Algorithm": "algorithm",
+    "Conditions": "conditions",
+    "FactorisedPrivacy": "factorised_privacy",
+    "FedAvg": "fedavg",
+    "FedDyn": "feddyn",
+    "FedNova": "fednova",
+    "FedOpt": "fedopt",
+    "FedProx": "fedprox",
+    "Generated": "population",
+    "History": "simulator",
+    "LocalTraining": "local_training",
+    "Log": "selection",
+    "Oort": "selection",
+    "Partitioned": "population",
+    "PoissonActivity": "poisson_activity",
+    "PowerOfChoice": "selection",
+    "Scaffold": "scaffold",
+    "TopK": "selection",
+    "Uniform": "selection",
+    "UserPrivacy": "user_privacy",
+    "plan_for": "private_rounds",
+    "simulate": "simulator",
 }
+
+__all__ = ["partition", *_HOMES]  # noqa: PLE0604 (names of the table)
 
 
 def __getattr__(name: str) -> Any:
     if name == "partition":
         return importlib.import_module(f"{__name__}.partition")
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
