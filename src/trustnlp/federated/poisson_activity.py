@@ -5,7 +5,7 @@ depend on who else was drawn (a fixed denominator), so that one device more or l
 
 Devices are drawn in stretches whose rates differ by less than two: a binomial number of them at the highest rate of the
 stretch, each kept with the ratio of its own rate to that. It is exact, and costs O(m) for any number of devices and of
-distinct sizes. (`poisson_selection` does the same for any rates, with a figure per device.)
+distinct sizes.
 
 Shape legend: K devices, D distinct sizes, m of an expected cohort.
 """
@@ -90,7 +90,7 @@ class Rates:
     def of(self, sizes: NDArray[np.int64]) -> Floats:
         """The rates of devices of these sizes, in their shape; 0 of those without texts, which never take part.
 
-        Of all sizes of the population it is (K,), as `poisson_selection` and an accountant of single devices take it.
+        Of all sizes of the population it is (K,), as an accountant of single devices takes it.
         """
         place = np.minimum(np.searchsorted(self.sizes, sizes), len(self.sizes) - 1)
         return np.asarray(np.where(self.sizes[place] == sizes, self.rates[place], 0.0))

@@ -1,6 +1,6 @@
 """User-level privacy of federated training: bounded updates of equal weight, noise on their sum, a fixed denominator.
 
-    device k   drawn in a round with its own probability q_k      PoissonSelection
+    device k   drawn in a round with its own probability q_k      PoissonActivity
                update u -> u min(1, C / |u|)                      bound
     server     (sum of the drawn updates + N(0, (z C)^2)) / L     release, L a public constant
 
@@ -32,7 +32,6 @@ from trustnlp.dp import accounting
 from trustnlp.dp.adaptive_thresholds import Quantile, checked
 from trustnlp.dp.noise import Noise, SeededNoise
 from trustnlp.errors import ArgumentError, GuaranteeError
-from trustnlp.federated.poisson_selection import PoissonSelection
 from trustnlp.randomness import Streams
 
 # What may stand in a plan, and why what else people ask for is refused.
@@ -167,20 +166,22 @@ class UserPrivacy:
         Args:
             epsilon: the budget, > 0; the device with the largest rate spends at least 99% of it.
             delta, rounds: as in the plan.
-            rates: (K,) each device's q_k, as `PoissonSelection` takes them.
+            rates: (K,) each device's q_k in [0, 1], not all 0, such as `PoissonSelector.rates` gives.
             fields: further fields of the plan, such as `clip_norm`, or `expected_cohort` in place of the rates' sum.
 
         Raises:
             ArgumentError: an argument breaks its rule.
             GuaranteeError: no noise reaches the budget.
         """
-        selection = PoissonSelection(rates)
+        own = np.asarray(rates, dtype=np.float64)
+        if own.ndim != 1 or not ((own >= 0) & (own <= 1)).all() or not own.any():
+            raise ArgumentError("rates", "(K,) probabilities from 0 to 1, not all 0", own.shape)
         found: dict[str, Any] = {
-            "devices": len(selection.rates),
+            "devices": len(own),
             "rounds": checks.at_least("rounds", rounds, 1),
-            "largest_rate": float(selection.rates.max()),
-            "median_rate": float(np.median(selection.rates)),
-            "expected_cohort": float(selection.rates.sum()),
+            "largest_rate": float(own.max()),
+            "median_rate": float(np.median(own)),
+            "expected_cohort": float(own.sum()),
             "delta": delta,
         }
         draft = cls(**{**found, "noise_multiplier": accounting.MOST_NOISE, **fields})
