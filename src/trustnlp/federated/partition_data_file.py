@@ -37,7 +37,7 @@ _TASKS = {
 _NAMES = {task: name for name, task in _TASKS.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataFile:
     """A corpus and the numbers that partition files call its examples by.
 

@@ -86,7 +86,7 @@ def write(path: str | Path, data: DataFile, train: Partition, test: Partition | 
         MissingExtraError: the extra `fednlp` is not installed.
         ArgumentError: partitions of other splits, or a file that holds a partition of that name.
     """
-    test = test or Partition(FROM_FILE, (_NOTHING,) * len(train))
+    test = Partition(FROM_FILE, (_NOTHING,) * len(train)) if test is None else test
     for name, part, numbers in (("train", train, data.train), ("test", test, data.test)):
         if part.examples != len(numbers) or len(part) != len(train):
             raise ArgumentError(name, f"of the split's {len(numbers):,} examples on {len(train):,} devices", str(part))

@@ -74,7 +74,10 @@ class Hdf5:
     def names(self, group: str) -> tuple[str, ...]:
         """The names in a group, "" being the root; none where `group` is no group."""
         node = self._node(group)
-        return tuple(node) if isinstance(node, _h5py().Group) else ()
+        names = tuple(node) if isinstance(node, _h5py().Group) else ()
+        if not all(isinstance(name, str) for name in names):
+            raise self.broken(f"a name in {group!r} is not UTF-8")
+        return names
 
     def numbers(self, group: str) -> list[int]:
         """The names in a group, which are all whole numbers, ascending."""
@@ -142,7 +145,10 @@ class Hdf5:
                 return None
             if type(link) is not h5py.HardLink:
                 raise self.broken(f"{name!r} is a link to elsewhere", "use a file that holds its data itself")
-            node = node[part]
+            try:
+                node = node[part]
+            except KeyError as error:
+                raise self.broken(f"{name!r} is damaged ({error})") from None
         return node
 
     def _decoded(self, name: str, value: Any, longest: int) -> str:
