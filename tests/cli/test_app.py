@@ -36,6 +36,7 @@ def test_help_lists_the_commands() -> None:
     assert [line.split()[1] for line in shown.output.splitlines() if line[2:3].isalpha() and line[0] == "│"] == [
         "assess",
         "train",
+        "federate",
         "study",
         "gate",
         "report",
@@ -45,7 +46,18 @@ def test_help_lists_the_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["assess"], ["train"], ["study"], ["gate"], ["report"], ["data"], ["data", "list"], ["data", "check"]]
+    "command",
+    [
+        ["assess"],
+        ["train"],
+        ["federate"],
+        ["study"],
+        ["gate"],
+        ["report"],
+        ["data"],
+        ["data", "list"],
+        ["data", "check"],
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
     shown = CliRunner().invoke(module.app, [*command, "--help"])

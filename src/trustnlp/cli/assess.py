@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.options import Column, Device, Limit, Out, Overwrite, Seed
 from trustnlp.cli.running import carry_out
 from trustnlp.errors import ArgumentError
 
@@ -16,7 +17,7 @@ _AUDIT = "Audit an existing checkpoint instead"
 
 
 def assess(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
+    out: Out,
     data: Annotated[
         str | None,
         typer.Option(
@@ -44,21 +45,18 @@ def assess(
         str | None,
         typer.Option(help="Groups to compare: a column of the data, or 'length'.", rich_help_panel=_TRAIN),
     ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="A column by role, where names are unusual: text=utterance."),
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.", rich_help_panel=_TRAIN)] = 200_000,
+    column: Column = None,
+    limit: Limit = 200_000,
     members: Annotated[
         Path | None, typer.Option(help="Texts that --model was trained on.", rich_help_panel=_AUDIT)
     ] = None,
     nonmembers: Annotated[
         Path | None, typer.Option(help="Like texts that it was not trained on.", rich_help_panel=_AUDIT)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same results; keep it secret. Default: drawn.")] = None,
+    seed: Seed = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer epochs: a first look.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a model on a corpus under each regime, attack it, measure its fairness, and write one report.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.options import Column, Device, Out, Overwrite, Seed
 from trustnlp.cli.running import carry_out
 
 if TYPE_CHECKING:
@@ -22,13 +23,9 @@ _RUN = "Or a model of an assess run"
 _ATTACKER = "What the attacker has beside"
 _PROMISE = "What was promised (default: what ledger.jsonl beside the model says)"
 
-Out = Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")]
 Model = Annotated[str, typer.Option(help="A Hugging Face path or name, or a folder of ours.", rich_help_panel=_TEXTS)]
 Run = Annotated[Path | None, typer.Option(help="Its folder; texts are held out as then.", rich_help_panel=_RUN)]
 Regime = Annotated[str, typer.Option(help="Which model of that run.", rich_help_panel=_RUN)]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same results. Default: drawn.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")]
 
 
 @app.command()
@@ -72,9 +69,7 @@ def membership(
     fpr: Annotated[
         float | None, typer.Option(help="Refuse fewer non-members than resolve this false-alarm rate, such as 0.01.")
     ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="A column by role, where names are unusual: text=utterance.")
-    ] = None,
+    column: Column = None,
     group: Annotated[str | None, typer.Option(help="Groups to tell the risk of: a column, or 'length'.")] = None,
     limit: Annotated[int, typer.Option(help="Most texts of each file to use; more are sampled.")] = 200_000,
     seed: Seed = None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.options import Column, Device, Limit, Out, Overwrite, Seed
 from trustnlp.cli.running import carry_out
 
 _DEVICES = "Devices"
@@ -16,7 +16,7 @@ _PRIVATE = "Privacy of each device with all its texts"
 
 
 def federate(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
+    out: Out,
     data: Annotated[str, typer.Option(help="Corpus: a name ('trustnlp data list') or a path.")] = "synthetic",
     model: Annotated[
         str, typer.Option(help="bilstm, transformer, minilm, a Hugging Face path or name. Default: small, by the task.")
@@ -61,15 +61,13 @@ def federate(
         float | None, typer.Option(help="Below 1/K; default: 1/K^1.1, at most 0.001.", rich_help_panel=_PRIVATE)
     ] = None,
     clip_norm: Annotated[float, typer.Option(help="Of a device's change.", rich_help_panel=_PRIVATE)] = 0.3,
-    column: Annotated[
-        list[str] | None, typer.Option(help="A column by role, where names are unusual: text=utterance.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.")] = 200_000,
+    column: Column = None,
+    limit: Limit = 200_000,
     workers: Annotated[int, typer.Option(help="Processes; no result depends on it.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same results; keep it secret. Default: drawn.")] = None,
+    seed: Seed = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less data: a first look.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a model on devices; tell what it can do and whom it serves, by activity, group and device."""
     from trustnlp.studies import federate as study

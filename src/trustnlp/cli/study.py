@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trustnlp.cli.options import Device, Overwrite
 from trustnlp.cli.running import carry_out
 
 
@@ -17,8 +18,8 @@ def study(
     model: Annotated[str, typer.Option(help="Models, comma-separated; default: the study's own.")] = "",
     seed: Annotated[int, typer.Option(help="Same seed, same results.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="At most ten minutes: fewer texts and cells.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Put a claim of the literature to the test; the verdict is reproduced, not reproduced or insufficient evidence."""
     if name == "list":

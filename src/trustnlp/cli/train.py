@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trustnlp.cli.data import column_option
+from trustnlp.cli.options import Column, Device, Limit, Out, Overwrite, Seed
 from trustnlp.cli.running import carry_out
 
 _PRIVATE = "Private training"
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on in it.")],
+    out: Out,
     data: Annotated[str, typer.Option(help="Corpus: a name ('trustnlp data list') or a path.")] = "synthetic",
     model: Annotated[str, typer.Option(help="bilstm, transformer, minilm, or a Hugging Face path or name.")] = "bilstm",
     private: Annotated[bool, typer.Option("--private", help="Spend a budget.", rich_help_panel=_PRIVATE)] = False,
@@ -28,14 +28,12 @@ def train(
             help="How gradients are bounded: exact, automatic, layerwise or microbatch.", rich_help_panel=_PRIVATE
         ),
     ] = "exact",
-    column: Annotated[
-        list[str] | None, typer.Option(help="A column by role, where names are unusual: text=utterance.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Most texts to use; more are sampled.")] = 200_000,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same results; keep it secret. Default: drawn.")] = None,
+    column: Column = None,
+    limit: Limit = 200_000,
+    seed: Seed = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer epochs: a first look.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh over an earlier run in --out.")] = False,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a model on a corpus, privately if asked; the model and the ledger stay in the folder."""
     from trustnlp.studies import train as study
