@@ -3,10 +3,9 @@ import json
 
 import numpy as np
 import pytest
-from fednlp_files import classification, write_devices
 
-from trustnlp.errors import CorpusNotFoundError, MalformedCorpusError, MissingExtraError, TrustnlpError
-from trustnlp.federated import partition_data_file, partition_file, partition_hdf5
+from trustnlp.errors import CorpusNotFoundError, MalformedCorpusError, MissingExtraError
+from trustnlp.federated import partition_hdf5
 from trustnlp.federated.partition_hdf5 import reading, writing
 
 h5py = pytest.importorskip("h5py")
@@ -134,29 +133,21 @@ def test_a_file_that_is_cut_off(path):
             file.words("words")
 
 
-def test_damaged_bytes_are_read_as_something_or_refused(tmp_path):
-    """Whatever is in the bytes, only this package's errors come out."""
-    good = {
-        "data": classification(tmp_path / "data.h5", 12, 6),
-        "parts": write_devices(tmp_path / "parts.h5", "uniform", [range(6), range(6, 12)], [range(12, 18), []]),
-    }
-    data = partition_data_file.read(good["data"])
-    rng = np.random.default_rng(3)
-    refused = 0
-    for name, path in good.items():
-        whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-        for _ in range(100):
-            damaged = whole.copy()
-            damaged[rng.integers(len(whole), size=4)] = rng.integers(256, size=4)
-            (tmp_path / "damaged.h5").write_bytes(damaged.tobytes())
-            try:
-                if name == "data":
-                    partition_data_file.read(tmp_path / "damaged.h5")
-                else:
-                    partition_file.read(tmp_path / "damaged.h5", "uniform", data, rng)
-            except TrustnlpError:
-                refused += 1
-    assert refused > 20
+def test_a_damaged_dataset_is_refused(path):
+    with h5py.File(path, "r") as file:
+        header = h5py.h5o.get_info(file["text"].id).addr
+    whole = bytearray(path.read_bytes())
+    whole[header] = 0xEE  # the version of the object's header
+    path.write_bytes(whole)
+    with reading(path) as file, pytest.raises(MalformedCorpusError, match="'text' is damaged"):
+        file.text("text")
+
+
+def test_a_name_that_is_no_text_is_refused(path):
+    with writing(path, add=True) as file:
+        file.create_group(b"numbered/\xff")
+    with reading(path) as file, pytest.raises(MalformedCorpusError, match="a name in 'numbered' is not UTF-8"):
+        file.numbers("numbered")
 
 
 def test_without_the_extra(path, monkeypatch):

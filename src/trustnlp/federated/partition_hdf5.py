@@ -2,7 +2,8 @@
 
 Every node is looked up link by link, and only what lies in the file itself is read: no external or soft link, no
 virtual or external storage, no reference, no object of another kind than text and numbers; and nothing whose size is
-above its bound.
+above its bound. What no check here can help: the HDF5 library itself can loop for ever on a file that was damaged on
+purpose, so a file of somebody who means harm belongs into a process that can be stopped.
 """
 
 from __future__ import annotations
