@@ -193,9 +193,13 @@ class TestRefusals:
         with pytest.raises(ArgumentError, match="'cohort' must be at most the 15 devices"):
             run(FedBuff(1, 16), folder=tmp_path)
 
-    def test_memory_on_devices(self) -> None:
+    def test_memory_on_devices_and_other_asynchronous_algorithms(self) -> None:
         class Remembering(FedBuff):
             remembers = True
 
-        with pytest.raises(ArgumentError, match="'algorithm' must be one that keeps nothing on devices"):
-            run(Remembering(1, 2))
+        class Other(FedAvg):
+            asynchronous = True
+
+        for algorithm in (Remembering(1, 2), Other(1, 2)):
+            with pytest.raises(ArgumentError, match="'algorithm' must be FedBuff itself, with nothing around it"):
+                train(PROBLEM, Regression(3), algorithm)

@@ -1,9 +1,10 @@
 """A server that waits for no round: it steps whenever enough answers have come, however old the weights they began at.
 
-    device a   |---- began at version 0 ---->|---- at version 1 ---->
-    device b   |-- 0 -->|------- 0 ------->|-- 1 -->|-- 1 -->
-    answers             x                  x x      x
-    server     version 0 ................... 1 ...... 2             buffer of 2
+    second     0        1        2        3        4        5
+    device 0   |-- 0 -->         |-- 1 -->         |-- 2 -->
+    device 1   |------- 0 ------>         |------- 1 ------>       two at a time, a buffer of two;
+    device 2            |----------- 0 ----------->                each arrow has the version at which the device began
+    server     version 0         1                 2        3
 
 When a device is done is a matter of the conditions alone, so the order of all answers is known before anything is
 computed. An answer is computed when it comes, together with those of other devices that began at the same version, by
@@ -107,9 +108,8 @@ class AsynchronousServer(Server):
         streams: Streams,
         hands: Crew,
     ) -> None:
-        _refuse(algorithm, conditions, privacy)
+        self._buffered = _checked(algorithm, conditions, privacy)
         super().__init__(population, algorithm, selection, conditions, privacy, streams, hands)
-        self._buffered = cast(FedBuff, algorithm)
         self._clock = 0.0
         self._begun = 0  # flights so far
         self._flying: list[Flight] = []  # a heap
@@ -261,7 +261,10 @@ class AsynchronousServer(Server):
         return {name: vector.to(self.weights.device) for name, vector in sent.items()}
 
 
-def _refuse(algorithm: Algorithm, conditions: Conditions, privacy: Plan | None) -> None:
+def _checked(algorithm: Algorithm, conditions: Conditions, privacy: Plan | None) -> FedBuff:
+    if not isinstance(algorithm, FedBuff) or algorithm.remembers:
+        rule = "FedBuff itself, with nothing around it and nothing kept on devices"
+        raise ArgumentError("algorithm", rule, type(algorithm).__name__)
     if privacy is not None:
         raise GuaranteeError(
             "devices that begin whenever a place is free are neither drawn by themselves nor counted by rounds, as "
@@ -271,5 +274,4 @@ def _refuse(algorithm: Algorithm, conditions: Conditions, privacy: Plan | None) 
     if conditions.over_selection > 1:
         why = "an asynchronous server has no round that could end without somebody"
         raise ArgumentError("over_selection", "1", conditions.over_selection, why)
-    if algorithm.remembers:
-        raise ArgumentError("algorithm", "one that keeps nothing on devices", type(algorithm).__name__)
+    return algorithm
