@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -77,9 +78,9 @@ def run_jobs(
 
     - `serial`: one job after another in this process.
     - `processes`: fresh processes that take one job after another, as each becomes free.
-    - `auto`: a race of both. This process begins with the jobs while workers start, which takes seconds, and leaves
-      the rest to them as soon as one is ready. So jobs of milliseconds never wait for a process, and long ones lose
-      nothing. On one core, for one job, and inside another worker it is `serial`.
+    - `auto`: this process is one of the workers. It begins with the jobs while the others start, which takes seconds,
+      so jobs of milliseconds never wait for a process, and long ones have all cores. What the others have done is told
+      when this process has ended a job of its own. On one core, for one job, and inside another worker it is `serial`.
 
     A failing job keeps further ones from being begun; those that are running end, and their results are kept. Ctrl-C
     and a killed run end the workers at once and keep all results too. A job's name is all that tells it from others: to
@@ -111,7 +112,7 @@ def run_jobs(
         for job in list(run.missing):
             run.do_here(job)
     elif run.missing:
-        _by_workers(run, size, race=way == "auto")
+        _by_workers(run, size, here=way == "auto")
     return [_load(run.folder / name / RESULT) for name in names]
 
 
@@ -178,27 +179,41 @@ def _cores() -> int:
 # --- workers ---------------------------------------------------------------------------------------------------
 
 
-def _by_workers(run: _Run, size: int, race: bool) -> None:
+def _by_workers(run: _Run, size: int, here: bool) -> None:
+    """All missing jobs by `size` workers; `here`, this process is one of them, and the first to begin."""
     jobs = list(run.missing)
     failed: dict[str, str] = {}
     turns = _Turns(len(jobs))
-    with team(size, _work, jobs, turns, run.folder, name="jobs") as members:
-        mine = 0
-        while race and turns.given == mine and not wait(list(members), 0) and (turn := turns.take()) is not None:
-            run.do_here(jobs[turn])
-            mine += 1
-        while members and (run.missing or failed):
-            ready = wait(list(members))
-            for reports in [each for each in members if each in ready]:
-                turn, error = hear(reports, members[reports])
+    with team(size - here, _work, jobs, turns, run.folder, name="jobs") as members:
+
+        def listen(seconds: float | None) -> None:
+            for reports in wait(list(members), seconds):
+                turn, error = hear(cast(Connection, reports), members[cast(Connection, reports)])
                 if turn is None:
-                    del members[reports]
+                    del members[cast(Connection, reports)]
                 elif error:
                     failed[jobs[turn].name] = error
                 else:
                     run.finished(jobs[turn])
+
+        while here and (turn := turns.take()) is not None:
+            error = _attempt_here(run, jobs[turn])
+            if error:
+                failed[jobs[turn].name] = error
+                turns.stop()
+            listen(0)
+        while members and (run.missing or failed):
+            listen(None)
     if failed:
         raise _failure(failed)
+
+
+def _attempt_here(run: _Run, job: Job) -> str:
+    try:
+        run.do_here(job)
+    except RunError as error:
+        return in_words(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    return ""
 
 
 class _Turns:
