@@ -50,6 +50,7 @@ from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 
 UNKNOWN = -1
+HELD = 1_000  # devices whose encoded texts are held, so that memory does not grow with the population
 Encode = Callable[..., Encoded]  # (examples, for_training) -> Encoded, as the models' own `encode`
 Score = Callable[[nn.Module, Encoded], float]
 
@@ -205,12 +206,28 @@ def population(periods: Periods, period: int, *, encode: Encode, streams: Stream
     now = periods.sizes(period)
     past = np.sum([periods.sizes(each) for each in range(period)], axis=0, dtype=np.int64)
     sizes = now + np.where(now > 0, np.minimum(past, replay), 0)
-    return Generated(sizes, partial(_on_device, periods, period, encode, streams, replay))
+    return Generated(sizes, _Visited(periods, period, encode, streams, replay))
 
 
-def _on_device(periods: Periods, period: int, encode: Encode, streams: Streams, replay: int, device: int) -> Encoded:
-    old = kept(periods, period, device, replay, streams) if replay else []
-    return encode([*periods.texts(period, device), *old], for_training=True)
+class _Visited:
+    """Encodes a device's texts when it is first visited; of the last `HELD` devices, they are held for further visits.
+
+    It lives as long as its period.
+    """
+
+    def __init__(self, periods: Periods, period: int, encode: Encode, streams: Streams, replay: int) -> None:
+        self._periods, self._period, self._encode = periods, period, encode
+        self._streams, self._replay = streams, replay
+        self._held: dict[int, Encoded] = {}
+
+    def __call__(self, device: int) -> Encoded:
+        if device not in self._held:
+            if len(self._held) == HELD:
+                del self._held[next(iter(self._held))]
+            old = kept(self._periods, self._period, device, self._replay, self._streams) if self._replay else []
+            now = self._periods.texts(self._period, device)
+            self._held[device] = self._encode([*now, *old], for_training=True)
+        return self._held[device]
 
 
 def kept(periods: Periods, period: int, device: int, budget: int, streams: Streams) -> list[Example]:

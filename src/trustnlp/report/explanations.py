@@ -141,6 +141,94 @@ EXPLANATIONS = (
         "Reproduced.",
     ),
     Explanation(
+        "average-accuracy",
+        "other",
+        "After the last period {value} of the answers are right, over the texts of all periods.",
+        "Texts come in periods and are deleted afterwards. After the last one the model is tested on held-out texts "
+        "of every period, and the periods count alike.",
+        "That of a model which had all texts at once.",
+    ),
+    Explanation(
+        "forgetting",
+        "other",
+        "Of what was once right about earlier periods, {value} is lost at the end.",
+        "For every earlier period, the accuracy when it was best less that at the end.",
+        "0. Below it, earlier periods are known better than ever.",
+    ),
+    Explanation(
+        "backward-transfer",
+        "other",
+        "What came later changed the accuracy on earlier periods by {value}.",
+        "The accuracy on an earlier period's texts at the end, less that when that period was over.",
+        "Above 0: then later texts have taught what earlier ones asked.",
+    ),
+    Explanation(
+        "all-data-gap",
+        "other",
+        "A model that has all texts at once is better by {value}.",
+        "The same rounds without periods, as if no text were ever deleted, tested on the same texts.",
+        "0: then deleting the past costs nothing.",
+    ),
+    Explanation(
+        "learning-curve-area",
+        "other",
+        "Over all rounds the model is right in {value} of the cases on average.",
+        "Accuracy is measured every few rounds; this is its mean over the rounds, so both speed and end count.",
+        "That of the fastest way to train.",
+    ),
+    Explanation(
+        "learning-curve-lead",
+        "other",
+        "Over all rounds the accuracy is {value} above that of the other way of selecting devices.",
+        "The mean accuracy over all rounds, compared seed by seed on the same devices and texts.",
+        "Above 0.",
+    ),
+    Explanation(
+        "rounds-to-target",
+        "other",
+        "The target is reached after {value}.",
+        "How many rounds it takes until the accuracy is first at the target, added up over periods. A training that "
+        "never gets there counts with all its rounds, so that the true mean may be larger; the details say how many.",
+        "Few, with none that never gets there.",
+    ),
+    Explanation(
+        "texts-to-target",
+        "other",
+        "The target is reached after devices have trained on {value}.",
+        "The same, counted in texts that devices have trained on. It tells what a round hides: active devices bring "
+        "many texts.",
+        "Few, with none that never gets there.",
+    ),
+    Explanation(
+        "rounds-saved",
+        "other",
+        "The target is reached earlier by {value} of the rounds than with the other way of selecting devices.",
+        "Rounds until the accuracy is at the target, compared seed by seed, as a share of all rounds.",
+        "Above 0.",
+    ),
+    Explanation(
+        "texts-saved",
+        "other",
+        "The target is reached with fewer texts, by {value}, than with the other way of selecting devices.",
+        "The same in texts that devices train on, as a share of those that both trainings were observed for.",
+        "Above 0. Below it, faster rounds are paid for with more computation on devices.",
+    ),
+    Explanation(
+        "rounds-saved-excess",
+        "other",
+        "In the continual setting the share of rounds saved is larger by {value}.",
+        "What selection by activity saves where texts come and go, less what it saves where all are there at once.",
+        "Above 0, if the claim holds.",
+    ),
+    Explanation(
+        "largest-device-texts",
+        "other",
+        "The busiest device of a round trains on {value}.",
+        "A round is over when its slowest device is done; this is the most that a single device has to do in a round, "
+        "on average.",
+        "Few: the others wait for it.",
+    ),
+    Explanation(
         "training-time-ratio",
         "other",
         "A private step takes {value} times a plain one.",
@@ -436,6 +524,14 @@ EXPLANATIONS = (
         "The accuracy or the loss of each device by itself, meaned over devices: those that write much and those that "
         "write little count alike.",
         "The same as for all texts together; worse means that those who write much are served better.",
+    ),
+    Explanation(
+        "light-half-lead",
+        "fairness",
+        "The half of the devices that writes less gets {value} more than with the other way of selecting devices.",
+        "The accuracy for the less active half of the devices, less what the same training gives them with the other "
+        "way of selecting devices.",
+        "0 or above: that training is faster should not be paid for by those who write little.",
     ),
     Explanation(
         "*-worst-tenth-of-devices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trustnlp.studies.canary_extraction import STUDY as CANARY_EXTRACTION
+from trustnlp.studies.device_selection import STUDY as DEVICE_SELECTION
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
 from trustnlp.studies.privacy_ladder import STUDY as PRIVACY_LADDER
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
@@ -19,5 +20,6 @@ STUDIES: Mapping[str, Study] = {
         REFERENCE_ATTACK,
         PRIVACY_LADDER,
         CANARY_EXTRACTION,
+        DEVICE_SELECTION,
     )
 }
