@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,17 @@ def run(name: str, **more: Any) -> tuple[Tensor, Tensor, History]:
     return first, _vector(whole), history
 
 
+@cache
+def undisturbed(name: str) -> tuple[Tensor, Tensor, History]:
+    return run(name)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one worker would have all devices of a round."""
+    monkeypatch.setattr(simulator, "BLOCK", 2)
+
+
 def _vector(whole: nn.Module) -> Tensor:
     """Of all parameters, the frozen ones as well."""
     return torch.cat([parameter.detach().flatten() for parameter in whole.parameters()]).clone()
@@ -134,8 +146,7 @@ class TwoFaulty(Conditions):
 @pytest.mark.parametrize("name", CASES)
 class TestEvery:
     def test_the_same_bits_whichever_worker_visits_a_device(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(simulator, "BLOCK", 2)  # else one worker would have them all
-        first, one, history = run(name)
+        first, one, history = undisturbed(name)
         assert not torch.equal(first, one)
         assert [record.returned for record in history.rounds] == [4 if name == "FedBuff" else COHORT] * ROUNDS
         monkeypatch.setattr(simulator, "crew", in_turns)
@@ -145,7 +156,7 @@ class TestEvery:
 
     @pytest.mark.slow
     def test_the_same_bits_by_two_processes(self, name: str) -> None:
-        _, one, history = run(name)
+        _, one, history = undisturbed(name)
         _, two, others = run(name, workers=2)
         assert torch.equal(one, two)
         assert others == history
@@ -155,7 +166,7 @@ class TestEvery:
             if done == 3:
                 raise KeyError  # as sudden as a kill, a round after the newest checkpoint
 
-        _, whole, history = run(name)
+        _, whole, history = undisturbed(name)
         with pytest.raises(KeyError):
             run(name, folder=tmp_path, checkpoint_every=2, progress=die)
         _, resumed, again = run(name, folder=tmp_path, checkpoint_every=2)
@@ -163,7 +174,7 @@ class TestEvery:
         assert again == history
 
     def test_a_device_of_nan_and_one_a_million_times_too_large_do_no_harm(self, name: str) -> None:
-        first, honest, _ = run(name)
+        first, honest, _ = undisturbed(name)
         _, last, history = run(name, conditions=TwoFaulty())
         assert {problem for record in history.rounds for problem in record.problems} == {"not finite", "too long"}
         assert all(record.returned for record in history.rounds)
