@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trustnlp import checks
+from trustnlp.data.perturbation import perturbed
 from trustnlp.errors import ArgumentError
 
 Array = NDArray[Any]
@@ -70,24 +71,3 @@ def robustness_score(
             raise ArgumentError("answer", f"a function that gives {len(asked)} labels", len(answered))
         right += [given == label for given, label in zip(answered, labels, strict=True)]
     return right / (1 + draws)
-
-
-def perturbed(text: str, share: float, generator: np.random.Generator) -> str:
-    """The text with `share` of its words, at least one, deleted or swapped with the next, by a coin each.
-
-    The last word that is left is never deleted, so a text of one word stays as it is.
-
-    Raises:
-        ArgumentError: share outside (0, 1].
-    """
-    checks.within("share", checks.positive("share", share), 0, 1)
-    words = text.split()
-    for _ in range(max(1, round(share * len(words)))):
-        if len(words) < 2:
-            break
-        place = int(generator.integers(len(words) - 1))
-        if generator.random() < 0.5:
-            del words[place + int(generator.integers(2))]
-        else:
-            words[place], words[place + 1] = words[place + 1], words[place]
-    return " ".join(words)

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from trustnlp.federated.fednova import FedNova as FedNova
     from trustnlp.federated.fedopt import FedOpt as FedOpt
     from trustnlp.federated.fedprox import FedProx as FedProx
+    from trustnlp.federated.implicit_feedback import ImplicitFeedback as ImplicitFeedback
     from trustnlp.federated.local_training import LocalTraining as LocalTraining
     from trustnlp.federated.poisson_activity import PoissonActivity as PoissonActivity
     from trustnlp.federated.population import Generated as Generated
     from trustnlp.federated.population import Partitioned as Partitioned
     from trustnlp.federated.private_rounds import plan_for as plan_for
+    from trustnlp.federated.pseudo_labels import PseudoLabels as PseudoLabels
     from trustnlp.federated.scaffold import Scaffold as Scaffold
     from trustnlp.federated.selection import Activity as Activity
     from trustnlp.federated.selection import Log as Log
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from trustnlp.federated.selection import PowerOfChoice as PowerOfChoice
     from trustnlp.federated.selection import TopK as TopK
     from trustnlp.federated.selection import Uniform as Uniform
+    from trustnlp.federated.server_steps import ServerSteps as ServerSteps
     from trustnlp.federated.simulator import History as History
     from trustnlp.federated.simulator import simulate as simulate
     from trustnlp.federated.user_privacy import UserPrivacy as UserPrivacy
@@ -49,13 +52,16 @@ _HOMES = {
     "FedProx": "fedprox",
     "Generated": "population",
     "History": "simulator",
+    "ImplicitFeedback": "implicit_feedback",
     "LocalTraining": "local_training",
     "Log": "selection",
     "Oort": "selection",
     "Partitioned": "population",
     "PoissonActivity": "poisson_activity",
     "PowerOfChoice": "selection",
+    "PseudoLabels": "pseudo_labels",
     "Scaffold": "scaffold",
+    "ServerSteps": "server_steps",
     "TopK": "selection",
     "Uniform": "selection",
     "UserPrivacy": "user_privacy",

@@ -474,6 +474,67 @@ EXPLANATIONS = (
         "That of texts which may be read.",
     ),
     Explanation(
+        "pseudo-label-precision",
+        "utility",
+        "Of the labels that devices give their own texts and learn from, {value} are right.",
+        "Devices without labels learn from the model's own answers where it is confident. A small random sample of "
+        "texts was labelled by people, and compared.",
+        "Near 100%: what is wrong here is learned.",
+    ),
+    Explanation(
+        "pseudo-label-coverage",
+        "utility",
+        "Devices learn from {value} of their texts.",
+        "The share of texts whose generated label is confident enough to be used.",
+        "High where the labels are also right; a stricter threshold uses fewer and better ones.",
+    ),
+    Explanation(
+        "pseudo-label-overconfidence",
+        "utility",
+        "The model believes in its labels by {value} more than they deserve.",
+        "Mean confidence of the generated labels less the share that is right.",
+        "0. Above it, a threshold of 95% lets through labels that are right less often than that.",
+    ),
+    Explanation(
+        "pseudo-label-calibration-error",
+        "utility",
+        "Confidence and accuracy of generated labels lie {value} apart.",
+        "Labels are put in order of confidence and cut into parts; in each, mean confidence is compared with the share "
+        "that is right. Even a perfect model shows more than 0 here by chance; how much stands in the details.",
+        "What a perfectly calibrated model would show by chance.",
+    ),
+    Explanation(
+        "feedback-accuracy",
+        "utility",
+        "By how people reacted, {value} of the answers were right.",
+        "Nobody has labelled these texts. People repeat themselves or interrupt more often after a wrong answer, and how "
+        "often was learned from a small sample; from that the share of right answers follows.",
+        "That of texts which may be read.",
+    ),
+    Explanation(
+        "label-generation-gain",
+        "utility",
+        "Texts without labels raise the accuracy by {value}.",
+        "The same few labels and the same number of steps on them, with and without devices that learn from texts which "
+        "nobody has labelled; median over several trainings.",
+        "Above 0, towards what labels for all texts would bring.",
+    ),
+    Explanation(
+        "heavy-hitters-found",
+        "utility",
+        "Of the words that many devices share, {value} are found without reading any text.",
+        "Devices vote letter by letter for a word of theirs, and what too few share never comes out.",
+        "100%.",
+    ),
+    Explanation(
+        "histogram-error",
+        "utility",
+        "A histogram over devices is wrong by at most {value} of the devices.",
+        "Each device says, with noise, which kinds of texts it has; compared with the true counts, which only a "
+        "simulation knows.",
+        "Within the margin that was promised with it.",
+    ),
+    Explanation(
         "counterfactual-flip-rate",
         "fairness",
         "{value} of the answers change when only the words that signal the group change.",

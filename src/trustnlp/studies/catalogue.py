@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trustnlp.studies.canary_extraction import STUDY as CANARY_EXTRACTION
 from trustnlp.studies.device_selection import STUDY as DEVICE_SELECTION
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
+from trustnlp.studies.federated_challenges import STUDY as FEDERATED_CHALLENGES
 from trustnlp.studies.privacy_ladder import STUDY as PRIVACY_LADDER
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
 from trustnlp.studies.reference_attack import STUDY as REFERENCE_ATTACK
@@ -21,5 +22,6 @@ STUDIES: Mapping[str, Study] = {
         PRIVACY_LADDER,
         CANARY_EXTRACTION,
         DEVICE_SELECTION,
+        FEDERATED_CHALLENGES,
     )
 }
