@@ -1,25 +1,20 @@
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from trustnlp.errors import ModelError
 from trustnlp.models.many import run_jobs
 from trustnlp.progress import silent
 from trustnlp.report.explanations import explain
 from trustnlp.results import Finding, Verdict
 from trustnlp.studies import device_selection
-from trustnlp.studies.device_selection import ARMS, BASELINE, CLAIMED, SETTINGS, STUDY, Scale, Training, _claim, _curves
+from trustnlp.studies.device_selection import ARMS, BASELINE, CLAIMED, STUDY, Trainings, _claim
+from trustnlp.studies.selection_training import SETTINGS, Scale
 from trustnlp.studies.study import Request
 
 TINY = Scale(2, 1, (2.0, 4.0), 4, 3, 2, 12, 60, 2, 40)
 FEW = tuple(arm for arm in ARMS if arm.name in (BASELINE, CLAIMED))
-
-
-def training(setting: str = "static", arm: str = BASELINE, scale: Scale = TINY, seed: int = 0) -> Training:
-    return Training(None, setting, next(each for each in ARMS if each.name == arm), 2.0, seed, scale)
 
 
 def test_every_arm_is_tuned_on_other_seeds_and_compared_in_both_settings(
@@ -43,42 +38,6 @@ def test_every_arm_is_tuned_on_other_seeds_and_compared_in_both_settings(
     assert len(seeds) == 3  # two compared, one for tuning
     monkeypatch.setattr(device_selection, "run_jobs", None)  # nothing is trained twice
     assert STUDY.run(request, tmp_path / "run", progress=silent).findings == results.findings
-
-
-def test_an_arm_and_the_baseline_see_the_same_devices() -> None:
-    one, other = (training(arm=arm)._periods() for arm in (BASELINE, CLAIMED))
-    np.testing.assert_array_equal(one.sizes(0), other.sizes(0))
-    assert one.test(0) == other.test(0)
-    assert (training(seed=1)._periods().sizes(0) != one.sizes(0)).any()
-
-
-@pytest.mark.parametrize("arm", ["uniform, larger cohort", "uniform, more epochs"])
-def test_matched_arms_train_on_as_many_texts_a_round_as_gamma_1(arm: str) -> None:
-    asked = training(arm=arm, scale=Scale(users=200, texts=2_000))
-    periods = asked._periods()
-    algorithm, sizes = asked._algorithm(periods), periods.sizes(0)
-    sizes = sizes[sizes > 0].astype(float)
-    by_activity = 20 * (sizes**2).sum() / sizes.sum()
-    assert algorithm.cohort * algorithm.local.epochs * sizes.mean() == pytest.approx(by_activity, rel=0.2)
-    baseline = training(scale=asked.scale)._algorithm(periods)
-    assert (baseline.cohort, baseline.local.epochs) == (20, 1)
-
-
-def test_both_settings_have_as_many_rounds() -> None:
-    for setting, periods in (("static", 1), ("continual", 2)):
-        asked = training(setting)
-        assert asked._algorithm(asked._periods()).rounds * periods == TINY.rounds
-
-
-def test_a_training_that_diverges_never_reaches_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(*_: Any, **__: Any) -> None:
-        raise ModelError("no longer finite")
-
-    monkeypatch.setattr(device_selection, "learn", diverge)
-    given = training("continual").run(tmp_path)
-    assert given["diverged"] == 1
-    assert [curve.scores.tolist() for curve in _curves(given)] == [[0.0], [0.0]]
-    assert all(curve.rounds[-1] == 2 for curve in _curves(given))
 
 
 def finding(id: str, setting: str, low: float, value: float, high: float) -> Finding:
@@ -110,3 +69,25 @@ def test_without_variation_between_seeds_there_is_no_verdict() -> None:
     cell = {"corpus": "c", "setting": "static", "arm": CLAIMED}
     alike = Finding("rounds-saved", "Saved", 0.0, verdict=Verdict.INSUFFICIENT_EVIDENCE, details={"cell": cell})
     assert _claim([alike]).verdict is Verdict.INSUFFICIENT_EVIDENCE
+
+
+def test_the_target_is_on_the_way_from_chance_to_where_the_baseline_ends(tmp_path: Path) -> None:
+    """0.25 + 95% of the way to the mean of the last scores, 0.45, of the rate that the baseline would be given."""
+    given = [
+        {
+            "rounds-0": np.array([2, 4]),
+            "texts-0": np.array([20, 40]),
+            "scores-0": np.array([0.3, end]),
+            "chance": np.array(0.25),
+        }
+        for end in (0.4, 0.5)
+    ]
+    trainings = Trainings(None, Scale(rates=(1.0, 2.0)), 0, tmp_path, silent)
+    trainings.__dict__["_tuning"] = {
+        (setting, arm.name, rate): given if rate == 1.0 else [each | {"scores-0": np.zeros(2)} for each in given]
+        for setting in SETTINGS
+        for arm in ARMS
+        for rate in (1.0, 2.0)
+    }
+    assert set(trainings.rates.values()) == {1.0}
+    assert trainings.targets["static"] == pytest.approx(0.25 + 0.95 * 0.2)

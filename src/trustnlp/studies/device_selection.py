@@ -18,47 +18,22 @@ from typing import Any, TypeVar
 import numpy as np
 
 from trustnlp import data
-from trustnlp.data.corpus import Corpus, Example
-from trustnlp.data.synthetic import Parameters
-from trustnlp.data.synthetic_devices import SyntheticDevices
-from trustnlp.errors import ModelError
-from trustnlp.federated import forgetting, served
-from trustnlp.federated.cohort import Selection
-from trustnlp.federated.continual import UNKNOWN, AllAtOnce, Periods, learn, of_corpus
-from trustnlp.federated.fedavg import FedAvg
-from trustnlp.federated.learning_curves import ROUNDS, Curve, area, compared, findings, over_seeds, saved
-from trustnlp.federated.local_training import LocalTraining
+from trustnlp.data.corpus import Corpus
+from trustnlp.federated import forgetting
+from trustnlp.federated.learning_curves import ROUNDS, area, compared, findings, over_seeds, saved
 from trustnlp.federated.selection import Activity, Uniform
-from trustnlp.models import bag_of_words
-from trustnlp.models.evaluation import predict
-from trustnlp.models.heads import NLUModel
 from trustnlp.models.many import Arrays, Job, run_jobs
 from trustnlp.progress import Progress
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding
+from trustnlp.studies.selection_training import SETTINGS, SYNTHETIC, Arm, Scale, Training, curves
 from trustnlp.studies.study import Cells, Request, Study, verdict
 
 Key = TypeVar("Key")
-SETTINGS = ("static", "continual")
-SYNTHETIC = "synthetic"
-# Fixed before measuring: the score that counts as reached, as a share of what the baseline ends with on other seeds.
+# Fixed before measuring: the score that counts as reached, as a share of the way from the share of the most frequent
+# label to the score with which the baseline ends on other seeds.
 _TARGET = 0.95
 _TUNING_SEEDS = 1_000  # the first of them; those of the comparison begin at 0
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to select devices.
-
-    Args:
-        name: as it is shown.
-        selection: the rule and its weights.
-        matched: `cohort` or `epochs`, which of them is raised until a round has as many texts as with gamma 1.
-    """
-
-    name: str
-    selection: Selection
-    matched: str = ""
 
 
 BASELINE, CLAIMED = "uniform, n_k", "activity 1, equal"
@@ -74,146 +49,8 @@ ARMS = (
 )
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much is done.
-
-    Args:
-        seeds, tuning_seeds: of the comparison, and of the choice of rates; disjoint.
-        rates: of learning, among which each arm in each setting has its best.
-        rounds: of both settings; in the continual one the periods share them.
-        cohort: devices of a round.
-        every: rounds from one measurement to the next.
-        users, texts: of each period of the synthetic corpus.
-        periods, tests: how many periods, and texts to test each with.
-    """
-
-    seeds: int = 8
-    tuning_seeds: int = 3
-    rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    rounds: int = 300
-    cohort: int = 20
-    every: int = 5
-    users: int = 1_000
-    texts: int = 5_000
-    periods: int = 4
-    tests: int = 1_000
-
-
 _FULL = Scale()
 _QUICK = Scale(4, 1, (2.0, 4.0), 48, 8, 4, 150, 900, 3, 200)
-
-
-# --- one training --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Training:
-    """One arm in one setting with one rate and seed; the same seed is the same devices, texts and first weights.
-
-    Args:
-        corpus: None for the synthetic one.
-    """
-
-    corpus: Corpus | None
-    setting: str
-    arm: Arm
-    rate: float
-    seed: int
-    scale: Scale
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        arm = "-".join(self.arm.name.replace(",", "").split())
-        return f"{self.setting}-{arm}-{self.rate:g}-{self.seed}"
-
-    def run(self, folder: Path) -> Arrays:
-        """The curves, the scores of all tests at the end of each period, stragglers and who is served."""
-        periods = self._periods()
-        model = bag_of_words.build(self._schema(periods), streams=Streams(self.seed))
-        algorithm = self._algorithm(periods)
-        try:
-            course = learn(
-                periods,
-                model,
-                algorithm,
-                selection=self.arm.selection,
-                streams=Streams(self.seed).child(self.setting),
-                evaluate_every=self.scale.every,
-                checkpoint_every=50,
-                folder=folder,
-            )
-        except ModelError:
-            return self._diverged(periods, algorithm)
-        found = {"scores": course.scores, "largest": np.array(course.largest), "diverged": np.array(0)}
-        return found | _as_arrays(course.curves) | {"light": np.array(_light_half(model, periods))}
-
-    def _periods(self) -> Periods:
-        if self.corpus is None:
-            about = Parameters(
-                self.scale.texts, self.scale.users, self.seed, periods=self.scale.periods, canaries=False, drift=1.5
-            )
-            periods: Periods = SyntheticDevices(about, 0.2, 0.3, 1.0, self.scale.tests)
-        else:
-            periods = of_corpus(self.corpus, self.scale.periods)
-        return periods if self.setting == "continual" else AllAtOnce(periods)
-
-    def _schema(self, periods: Periods) -> Corpus:
-        """Labels alone: what the model answers."""
-        if self.corpus is not None:
-            return self.corpus
-        inner = periods.periods if isinstance(periods, AllAtOnce) else periods
-        assert isinstance(inner, SyntheticDevices)  # noqa: S101 (as `_periods` made them)
-        return Corpus(SYNTHETIC, tuple(Example("any", label) for label in inner.labels))
-
-    def _algorithm(self, periods: Periods) -> FedAvg:
-        """As many texts a round as with gamma 1, where the arm is matched: sum n^2 / sum n for the mean n."""
-        sizes = periods.sizes(0)
-        sizes = sizes[sizes > 0].astype(float)
-        factor = max(1, round(float((sizes**2).mean() / sizes.mean() ** 2)))
-        cohort, epochs = self.scale.cohort, 1
-        if self.arm.matched == "cohort":
-            least = min(int((periods.sizes(period) > 0).sum()) for period in range(len(periods)))
-            cohort = min(cohort * factor, least)
-        elif self.arm.matched == "epochs":
-            epochs = factor
-        rounds = self.scale.rounds // len(periods)
-        return FedAvg(rounds, cohort, LocalTraining(self.rate, 8, epochs))
-
-    def _diverged(self, periods: Periods, algorithm: FedAvg) -> Arrays:
-        """A score of 0 throughout, and the texts that the mean device would have had."""
-        rounds = np.unique(np.append(np.arange(self.scale.every, algorithm.rounds, self.scale.every), algorithm.rounds))
-        sizes = periods.sizes(0)
-        texts = rounds * algorithm.cohort * algorithm.local.epochs * max(1, round(sizes[sizes > 0].mean()))
-        curves = [Curve(rounds, texts, np.zeros(len(rounds)))] * len(periods)
-        none = {"scores": np.zeros((len(periods), periods.tests)), "diverged": np.array(1)}
-        return none | _as_arrays(curves) | {"largest": np.array(0.0), "light": np.array(0.0)}
-
-
-def _light_half(model: NLUModel, periods: Periods) -> float:
-    """Accuracy on the test texts of the less active half of the devices; NaN where they have too few."""
-    texts = [example for number in range(periods.tests) for example in periods.test(number)]
-    devices = np.array([periods.device_of(example.user or "") for example in texts])
-    known = devices != UNKNOWN
-    whole = AllAtOnce(periods).sizes(0)
-    correct = predict(model, model.encode(texts)).correct
-    halves = served.accuracy(correct[known], devices[known], whole)
-    value = next(finding.value for finding in halves if finding.id == "accuracy-light-half")
-    return float("nan") if value is None else value
-
-
-def _as_arrays(curves: Sequence[Curve]) -> Arrays:
-    return {
-        f"{name}-{number}": getattr(curve, name)
-        for number, curve in enumerate(curves)
-        for name in ("rounds", "texts", "scores")
-    }
-
-
-def _curves(given: Arrays) -> list[Curve]:
-    count = sum(name.startswith("rounds-") for name in given)
-    return [Curve(*(given[f"{name}-{number}"] for name in ("rounds", "texts", "scores"))) for number in range(count)]
 
 
 # --- all trainings of a corpus -------------------------------------------------------------------------------------
@@ -240,7 +77,7 @@ class Trainings:
     @cached_property
     def rates(self) -> dict[tuple[str, str], float]:
         """By setting and arm, the rate with the largest mean area under the curve; of equals, the smallest."""
-        areas = {key: np.mean([area(_curves(each)) for each in given]) for key, given in self._tuning.items()}
+        areas = {key: np.mean([area(curves(each)) for each in given]) for key, given in self._tuning.items()}
         found = {}
         for setting, arm in product(SETTINGS, ARMS):
             found[setting, arm.name] = max(self.scale.rates, key=lambda rate: (areas[setting, arm.name, rate], -rate))
@@ -248,12 +85,13 @@ class Trainings:
 
     @cached_property
     def targets(self) -> dict[str, float]:
-        """By setting, `_TARGET` of the score with which the baseline ends its periods on the tuning seeds."""
+        """By setting, `_TARGET` of the way from chance to where the baseline ends its periods on the tuning seeds."""
         found = {}
         for setting in SETTINGS:
             given = self._tuning[setting, BASELINE, self.rates[setting, BASELINE]]
-            ends = [curve.scores[-1] for each in given for curve in _curves(each)]
-            found[setting] = _TARGET * float(np.mean(ends))
+            end = np.mean([curve.scores[-1] for each in given for curve in curves(each)])
+            chance = np.mean([each["chance"] for each in given])
+            found[setting] = float(chance + _TARGET * (end - chance))
         return found
 
     @cached_property
@@ -294,10 +132,10 @@ def _cell(trainings: Trainings, setting: str, arm: Arm) -> list[Finding]:
     """All that is said of one arm in one setting."""
     runs = trainings.runs[setting, arm.name]
     others = trainings.runs[setting, BASELINE]
-    curves, target = [_curves(each) for each in runs], trainings.targets[setting]
-    found = list(findings(curves, target))
+    own, target = [curves(each) for each in runs], trainings.targets[setting]
+    found = list(findings(own, target))
     if arm.name != BASELINE:
-        found += compared(curves, [_curves(each) for each in others], target)
+        found += compared(own, [curves(each) for each in others], target)
     matrices = np.array([each["scores"] for each in runs])
     if setting == "continual":
         static = np.array([each["scores"][-1] for each in trainings.runs["static", arm.name]])
@@ -339,12 +177,12 @@ def _shares(trainings: Trainings, setting: str) -> np.ndarray:
     """(S,) what the claimed arm saves with each seed."""
     pairs = zip(trainings.runs[setting, CLAIMED], trainings.runs[setting, BASELINE], strict=True)
     target = trainings.targets[setting]
-    return np.array([saved(_curves(run), _curves(other), target, ROUNDS) for run, other in pairs])
+    return np.array([saved(curves(run), curves(other), target, ROUNDS) for run, other in pairs])
 
 
 def _measure(request: Request, cells: Cells, progress: Progress) -> list[Finding]:
     found: list[Finding] = []
-    for name in request.data or (SYNTHETIC, "amazon-instruments"):
+    for name in request.data or ((SYNTHETIC,) if request.quick else (SYNTHETIC, "amazon-instruments")):
         found += _of_corpus(name, request, cells, progress)
     return [_claim(found), *found]
 
@@ -400,10 +238,10 @@ STUDY = Study(
         "reproduced where, on every corpus, selection in proportion to the number of texts (gamma 1, equal weights) "
         "saves rounds against uniform selection weighted by texts, in the static and in the continual setting, and a "
         "larger share of them in the continual one, with intervals over paired seeds wholly above 0; not reproduced "
-        f"where one of these lies at or below 0. Saved are rounds until {_TARGET:.0%} of the score with which the "
-        "uniform arm ends on other seeds; a run that never gets there counts with all its rounds. What this costs in "
-        "texts, waiting and the accuracy of light users is told beside it, as is what a larger cohort or more epochs "
-        "would have given."
+        f"where one of these lies at or below 0. Saved are rounds until {_TARGET:.0%} of the way from the share of the "
+        "most frequent label to the score with which the uniform arm ends on other seeds; a run that never gets there "
+        "counts with all its rounds. What this costs in texts, waiting and the accuracy of light users is told beside "
+        "it, as is what a larger cohort or more epochs would have given."
     ),
     axes={"panel": ("corpus",), "rows": ("arm",), "columns": ("setting",)},
     measure=_measure,
