@@ -45,7 +45,8 @@ def federate(
     algorithm: Annotated[
         str,
         typer.Option(
-            help="fedavg, fedprox:mu=0.1, fedopt:optimiser=adam, scaffold, fednova, feddyn:alpha=0.1.",
+            help="fedavg, fedprox:mu=0.1, fedopt:optimiser=adam, scaffold, fednova, feddyn:alpha=0.1, moon:mu=1, "
+            "fedbuff:buffer=10 (asynchronous).",
             rich_help_panel=_TRAINING,
         ),
     ] = "fedavg",

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from trustnlp.federated.conditions import Conditions as Conditions
     from trustnlp.federated.factorised_privacy import FactorisedPrivacy as FactorisedPrivacy
     from trustnlp.federated.fedavg import FedAvg as FedAvg
+    from trustnlp.federated.fedbuff import FedBuff as FedBuff
     from trustnlp.federated.feddyn import FedDyn as FedDyn
     from trustnlp.federated.fednova import FedNova as FedNova
     from trustnlp.federated.fedopt import FedOpt as FedOpt
     from trustnlp.federated.fedprox import FedProx as FedProx
     from trustnlp.federated.implicit_feedback import ImplicitFeedback as ImplicitFeedback
     from trustnlp.federated.local_training import LocalTraining as LocalTraining
+    from trustnlp.federated.moon import Moon as Moon
     from trustnlp.federated.poisson_activity import PoissonActivity as PoissonActivity
     from trustnlp.federated.population import Generated as Generated
     from trustnlp.federated.population import Partitioned as Partitioned
@@ -46,6 +48,7 @@ _HOMES = {
     "Conditions": "conditions",
     "FactorisedPrivacy": "factorised_privacy",
     "FedAvg": "fedavg",
+    "FedBuff": "fedbuff",
     "FedDyn": "feddyn",
     "FedNova": "fednova",
     "FedOpt": "fedopt",
@@ -55,6 +58,7 @@ _HOMES = {
     "ImplicitFeedback": "implicit_feedback",
     "LocalTraining": "local_training",
     "Log": "selection",
+    "Moon": "moon",
     "Oort": "selection",
     "Partitioned": "population",
     "PoissonActivity": "poisson_activity",

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from trustnlp.federated import options
 from trustnlp.federated.algorithm import Algorithm
 from trustnlp.federated.fedavg import FedAvg
+from trustnlp.federated.fedbuff import FedBuff
 from trustnlp.federated.feddyn import FedDyn
 from trustnlp.federated.fednova import FedNova
 from trustnlp.federated.fedopt import FedOpt
 from trustnlp.federated.fedprox import FedProx
 from trustnlp.federated.local_training import LocalTraining
+from trustnlp.federated.moon import Moon
 from trustnlp.federated.scaffold import Scaffold
 
 ALGORITHMS: Mapping[str, type[Algorithm]] = {
@@ -21,6 +23,8 @@ ALGORITHMS: Mapping[str, type[Algorithm]] = {
     "scaffold": Scaffold,
     "fednova": FedNova,
     "feddyn": FedDyn,
+    "moon": Moon,
+    "fedbuff": FedBuff,
 }
 
 
