@@ -80,8 +80,7 @@ def train_alone(model: nn.Module, labelled: Encoded, steps: LocalTraining, strea
     """
     checks.not_empty("labelled", labelled)
     parameters = FlatParameters(model)
-    start = parameters.values.clone()
-    parameters.values.copy_(start + _change(model, parameters, start, labelled, steps, 0, streams))
+    _change(model, parameters, parameters.values.clone(), labelled, steps, 0, streams)
     model.eval()
 
 
@@ -94,7 +93,7 @@ def _change(
     number: int,
     streams: Streams,
 ) -> Tensor:
-    """(P,) what plain local training makes of `weights`; the server is visited as a device is."""
+    """(P,) how far plain local training moves the model from `weights`: the server is visited as a device is."""
     plain = Algorithm(1, 1, steps)
     answer = visit(
         plain,

@@ -507,8 +507,8 @@ EXPLANATIONS = (
         "feedback-accuracy",
         "utility",
         "By how people reacted, {value} of the answers were right.",
-        "Nobody has labelled these texts. People repeat themselves or interrupt more often after a wrong answer, and how "
-        "often was learned from a small sample; from that the share of right answers follows.",
+        "Nobody has labelled these texts. People repeat themselves or interrupt more often after a wrong answer; where "
+        "how often is known, the share of right answers follows.",
         "That of texts which may be read.",
     ),
     Explanation(

@@ -78,9 +78,11 @@ class Scale:
 FULL, QUICK = Scale(), Scale(texts=3_000, trainings=6, rounds=20)
 _TEXTS = 20_000
 _OPTIONS: dict[str, Any] = {"width": 64, "hidden": 64, "char_filters": 16}
-_OWN = LocalTraining(rate=0.2, batch_size=16, momentum=0.9, steps=10)  # the server's, after each round
-_BEFORE = 100  # its steps before the first
-_DEVICES = LocalTraining(rate=0.1, batch_size=16, momentum=0.9)
+# A first trial on SNIPS, without a ceiling of the gradient, hardly learned in any arm. The rate was then chosen by the
+# server's accuracy alone on the validation split, with other seeds; no gain was looked at for it.
+_OWN = LocalTraining(rate=0.05, batch_size=16, momentum=0.9, clip_grad_norm=1.0, steps=10)  # after each round
+_BEFORE = 200  # of the server's steps, before the first
+_DEVICES = LocalTraining(rate=0.05, batch_size=16, momentum=0.9, clip_grad_norm=1.0)
 _COHORT = 10
 
 
