@@ -515,8 +515,8 @@ EXPLANATIONS = (
         "label-generation-gain",
         "utility",
         "Texts without labels raise the accuracy by {value}.",
-        "The same few labels and the same number of steps on them, with and without devices that learn from texts which "
-        "nobody has labelled; median over several trainings.",
+        "The same few labels and the same number of steps on them, with and without devices that learn from texts "
+        "which nobody has labelled; median over several trainings.",
         "Above 0, towards what labels for all texts would bring.",
     ),
     Explanation(
