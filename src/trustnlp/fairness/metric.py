@@ -41,6 +41,12 @@ ENOUGH = f"{MINIMUM_TEXTS} texts that weigh as much as {MINIMUM_USERS} users"
 class Notion(StrEnum):
     """What a metric takes fairness to be; figures of two notions are not comparable."""
 
+    ASSOCIATION = "association"
+    STEREOTYPE = "stereotype"
+    SENTIMENT = "sentiment"
+    TOXICITY = "toxicity"
+    POLARITY = "polarity"
+    REGARD = "regard"
     GROUP_PERFORMANCE = "group performance"
     SENSITIVITY = "sensitivity"
 
