@@ -1,6 +1,7 @@
 # trustnlp: `make demo` and `make test` do all their own set-up; see `make help`.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -11,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench lint format check-types check-layers browser clean
+.PHONY: help setup demo test test-all bench bench-federated lint format check-types check-layers browser clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -41,6 +42,16 @@ bench: setup  ## time and memory of a private step beside other libraries (about
 	  || $(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/private_step.py --results benchmarks/results
 
+# Flower and pfl pin much of what they need, so they have an environment of their own, with the same PyTorch.
+bench-federated: $(PEERS)/.installed  ## time of a federated round beside other libraries
+	for shape in words lr-mnist; do $(PEERS)/bin/python benchmarks/federated_round.py --shape $$shape || exit 1; done
+
+$(PEERS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PEERS)/bin/pip install --quiet --constraint constraints.txt --editable . "pfl==0.6.0" "flwr[simulation]==1.41.0"
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +74,4 @@ browser:
 	  || echo "chromium is not installed: the browser test will be skipped"
 
 clean:  ## remove what was built (not the runs)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
