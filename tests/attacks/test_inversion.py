@@ -110,12 +110,33 @@ def test_a_guess_is_made_without_the_secret(leaky):
 
 
 def test_the_words_with_the_lowest_loss_are_chosen(leaky):
-    alone = [invert(leaky, CODE, search=Search(restarts=1, steps=1), streams=Streams(seed)) for seed in range(6)]
+    one, many = (Search(restarts=restarts, steps=1, descents=0) for restarts in (1, 50))
+    alone = [invert(leaky, CODE, search=one, streams=Streams(seed)) for seed in range(6)]
     assert len({found.loss for found in alone}) > 1
-    together = invert(leaky, CODE, search=Search(restarts=50, steps=1), streams=Streams(0))
+    together = invert(leaky, CODE, search=many, streams=Streams(0))
     assert together.loss < np.median([found.loss for found in alone])
     every = exhaustive(leaky, CODE)
     assert every.min() <= together.loss
+
+
+@pytest.mark.parametrize("secret", [CODE, COLOUR], ids=["digits", "colours"])
+def test_exchanging_words_leads_from_near_a_secret_to_it(leaky, secret):
+    every = exhaustive(leaky, secret)
+    for seed in range(6):
+        begun = Search(restarts=1, steps=1, descents=0)
+        without = invert(leaky, secret, search=begun, streams=Streams(seed))
+        found = invert(leaky, secret, search=replace(begun, descents=1), streams=Streams(seed))
+        assert found.loss <= without.loss
+        assert found.loss == pytest.approx(every.min(), rel=1e-3)
+
+
+def test_words_of_large_vocabularies_are_exchanged_one_by_one():
+    words = torch.tensor([5, 0, 2])
+    alone = {tuple(one.tolist()) for one in inversion._exchanges(words, 200)}
+    assert alone == {(n, 0, 2) for n in range(200)} | {(5, n, 2) for n in range(200)} | {(5, 0, n) for n in range(200)}
+    pairs = inversion._exchanges(words, 10)
+    assert (pairs != words).sum(1).max() == 2
+    assert len({tuple(one.tolist()) for one in pairs}) == 1 + 3 * 9 + 3 * 81
 
 
 # A model that knows nothing is guessed at by chance

@@ -7,8 +7,10 @@ that fit the model best. Each word is searched as a mixture of candidate words:
            ^------------------------------------- Adam ------------------------------------------------------'
 
 Vectors are what the model makes of a word by itself, be it hashed, spelled or looked up, so a mixture with all its
-weight on one word is that word exactly. The guess is the words with the lowest loss among all that the searches, which
-begin at random, have passed through; a mixture is passed as its heaviest word.
+weight on one word is that word exactly. The searches begin at random and pass through many words, a mixture as its
+heaviest word. From the best of those each, words themselves are exchanged, one or two at a time, for as long as the
+loss falls: gradients of mixtures lead near a secret, and often stop beside it. The guess is the words with the lowest
+loss among all.
 
     guesses = of_many(model, canaries, streams=streams)
     findings = evaluate(guesses, models=["this one"] * len(guesses))
@@ -24,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,7 @@ SOURCE = "Parikh et al. 2022, arXiv 2203.13920"
 _RATE = 0.5  # of Adam
 _SPREAD = 0.1  # standard deviation of the first scores
 _TEXTS = 1000  # through the model at a time
+_PAIRS = 10_000  # exchanges of two words that are tried from one place; with more, words are exchanged one by one
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Search:
         steps: of Adam, at most, >= 1.
         patience: a search ends when its best words have stayed the same for so many steps, >= 1.
         objective: the loss to minimise: of the `label`, of the `tags`, or `joint`, of whichever the model answers.
+        descents: from how many of the best words passed through, words are exchanged until none lowers the loss, >= 0.
 
     Raises:
         ArgumentError: a number below 1.
@@ -96,10 +101,12 @@ class Search:
     steps: int = 1000
     patience: int = 100
     objective: str = "joint"
+    descents: int = 5
 
     def __post_init__(self) -> None:
         for name in ("restarts", "steps", "patience"):
             checks.at_least(name, getattr(self, name), 1)
+        checks.at_least("descents", self.descents, 0)
 
 
 USUAL = Search()
@@ -154,7 +161,9 @@ def of_many(
     for (_, words), numbers in groups.items():
         blanks = Blanks(attacked, [canaries[number] for number in numbers], words, search.objective)
         passed, taken = _search(blanks, search, streams)
-        found.update(zip(numbers, _guesses(blanks, passed, taken), strict=True))
+        losses = torch.cat([blanks.score(part[:, 0], part[:, 1:]) for part in passed.split(_TEXTS)])
+        best = [_best(blanks, text, passed, losses, search.descents) for text in range(len(numbers))]
+        found.update(zip(numbers, _guesses(blanks, torch.stack(best), taken), strict=True))
     return [found[number] for number in range(len(canaries))]
 
 
@@ -231,21 +240,58 @@ class _Draws:
         return torch.cat([gumbel(self._shape, one) for one in self._noise]).to(self._device)
 
 
-def _guesses(blanks: Blanks, passed: Tensor, taken: Tensor) -> list[Guess]:
-    """The words of the lowest loss for each canary; only here is the secret looked at."""
-    losses = torch.cat([blanks.score(part[:, 0], part[:, 1:]) for part in passed.split(_TEXTS)])
+def _best(blanks: Blanks, text: int, passed: Tensor, losses: Tensor, descents: int) -> Tensor:
+    """(n,) the words of the lowest loss that one canary's searches, or descents from their best, have found."""
+    own = passed[:, 0] == text
+    order = losses[own].argsort(stable=True)
+    words, lowest = passed[own][order, 1:], losses[own][order]
+    ends = [_descend(blanks, text, one, loss) for one, loss in zip(words[:descents], lowest[:descents], strict=True)]
+    return min(ends, key=lambda end: float(end[1]))[0] if ends else words[0]
+
+
+def _descend(blanks: Blanks, text: int, words: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+    """Where exchanging words leads, always to the best of all exchanges, until none is better."""
+    while True:
+        losses = []
+        others = _exchanges(words, len(blanks.words))
+        for part in others.split(_TEXTS):
+            losses.append(blanks.score(torch.full_like(part[:, 0], text), part))
+        every = torch.cat(losses)
+        nearest = every.argmin()
+        if every[nearest] >= loss:
+            return words, loss
+        words, loss = others[nearest], every[nearest]
+
+
+def _exchanges(words: Tensor, candidates: int) -> Tensor:
+    """(X, n): every other choice at one place of (n,) words, and at two where these are at most `_PAIRS`."""
+    length = len(words)
+    places: list[tuple[int, ...]] = [(one,) for one in range(length)]
+    if length * (length - 1) // 2 * candidates**2 <= _PAIRS:
+        places += list(combinations(range(length), 2))
+    numbers = torch.arange(candidates, device=words.device)
+    found = []
+    for chosen in places:
+        values = torch.cartesian_prod(*[numbers] * len(chosen)).reshape(-1, len(chosen))
+        changed = words.repeat(len(values), 1)
+        changed[:, list(chosen)] = values
+        found.append(changed)
+    return torch.cat(found)
+
+
+def _guesses(blanks: Blanks, best: Tensor, taken: Tensor) -> list[Guess]:
+    """A guess of the words `best` (C, n) for each canary; only here is the secret looked at."""
     number_of = {word: number for number, word in enumerate(blanks.words)}
     truth = torch.tensor([[number_of[word] for word in canary.secret] for canary in blanks.canaries])
     texts = torch.arange(len(truth), device=blanks.device)
-    true_losses = blanks.score(texts, truth.to(blanks.device)).tolist()
+    losses, true_losses = (blanks.score(texts, one.to(blanks.device)).tolist() for one in (best, truth))
     guesses = []
     for text, canary in enumerate(blanks.canaries):
-        chosen = losses.where(passed[:, 0] == text, torch.inf).argmin()
-        secret = tuple(blanks.words[number] for number in passed[chosen, 1:].tolist())
+        secret = tuple(blanks.words[number] for number in best[text].tolist())
         guesses.append(
             Guess(
                 secret=secret,
-                loss=float(losses[chosen]),
+                loss=losses[text],
                 true_loss=true_losses[text],
                 steps=int(taken[text].max()),
                 exact=secret == canary.secret,

@@ -41,7 +41,7 @@ _CODES, _QUICK_CODES = 20, 8
 _TEXTS, _VALID, _TEST = 2_000, 350, 700
 _WORDS = 12  # of a training text at most; batches are padded to their longest text
 _RANKED = 10_000  # candidates scored, and so all codes of four digits
-_SEARCH = inversion.Search(restarts=10)  # more find no more: what is then not found, another code fits better
+_SEARCH = inversion.Search(restarts=10)
 _EXTRACTED = 0.5  # above which the interval of exact guesses must lie for "comes out"
 
 NONE, ALL = Defence(), Defence(dropout=True, early_stopping=True, characters=True)
