@@ -13,8 +13,9 @@ the devices of the cohort, and the table has the median over processes. Ratios a
 in the fewest lines of PyTorch that train in place: what no library can be much below on one thread. pfl-research is
 `pfl` (its own SimulatedBackend), one process. Flower is `flwr`'s message API simulated on Ray (FedAvg, one CPU for each
 client, so that two clients train at once, on both cores), without telemetry and without network. Every client computes
-on one thread. `moved` is how far the weights are at the end from the first ones: about the same for all who do the
-same work. Memory is the most of the process with the server; worker processes are not counted.
+on one thread. `moved` is how far the weights are at the end from the first ones: the same for all who do the same work,
+but for which devices were drawn (a third, of `words` after six rounds); with `--tiny`, all are. Memory is the most
+of the process with the server; worker processes are not counted.
 
 `--populations` grows the population at a fixed cohort: seconds of a round and memory of the process should stay flat.
 A library that is not installed is said to be missing; `make bench-federated` installs them.
