@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from trustnlp import checks
 from trustnlp.errors import ArgumentError, ModelError
-from trustnlp.models import checkpoint, existing, picked
-from trustnlp.models.evaluation import scoring
+from trustnlp.models import checkpoint, existing
 from trustnlp.models.language_model import LanguageModel
 from trustnlp.models.masked_language_model import MaskedLanguageModel, load_masked_language_model, mask_of
+from trustnlp.models.pretrained import open_config, pad_of
+from trustnlp.models.token_reader import TokenReader
 
 Array = NDArray[np.float64]
 
@@ -122,11 +122,16 @@ class ModelScorer:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._batch_tokens = checks.at_least("batch_tokens", batch_tokens, 1)
         self._limit = _longest(model)
         self._mask = mask_of(self._tokenizer) if kind is Kind.MASKED else None
         self._begin = _begin(model, self._tokenizer) if kind is Kind.CAUSAL else None
-        self._divider = _divider(model, self._tokenizer) if kind is Kind.MASKED else None
+        self._reader = TokenReader(
+            model,
+            causal=kind is Kind.CAUSAL,
+            pad=pad_of(model.config),
+            divider=_divider(model, self._tokenizer) if kind is Kind.MASKED else None,
+            batch_tokens=checks.at_least("batch_tokens", batch_tokens, 1),
+        )
 
     def tokens(self, text: str, pair: str | None = None) -> Tokens:
         """The text, and the sentence after it, in the model's tokens; a causal model reads the pair after a space.
@@ -159,7 +164,12 @@ class ModelScorer:
             ArgumentError: a position that the text has not, or the first of a causal model; or too long a text.
             ModelError: `together` asked of a causal model.
         """
-        return [np.array([self._one(each, position) for position in each.positions]) for each in asked]
+        self._check(asked)
+        places = [(each, position) for each in asked for position in each.positions]
+        tokens = np.array([each.ids[at] for each, at in places], dtype=np.int64)
+        answers = self._answers(places, tokens[:, None])[:, 0]
+        ends = np.cumsum([len(each.positions) for each in asked])
+        return [answers[end - len(each.positions) : end] for each, end in zip(asked, ends, strict=True)]
 
     def candidates(self, asked: Sequence[Asked], ids: Sequence[int]) -> Array:
         """(n, len(ids)) natural log-probabilities of the tokens `ids` at the one position of each, which is masked.
@@ -169,7 +179,16 @@ class ModelScorer:
             ModelError: a causal model.
         """
         self._refuse_causal("candidates")
-        return np.array([[self._one(each, each.positions[0], token) for token in ids] for each in asked])
+        self._check(asked)
+        several = next((each for each in asked if len(each.positions) != 1), None)
+        if several is not None:
+            raise ArgumentError("positions", "one for each text whose candidates are asked", several.positions)
+        config: Any = self._model.config
+        unknown = next((i for i in ids if not 0 <= i < config.vocab_size), None)
+        if unknown is not None:
+            raise ArgumentError("ids", f"tokens of {self.name}", unknown)
+        tokens = np.tile(np.array(ids, dtype=np.int64), (len(asked), 1))
+        return self._answers([(each, each.positions[0]) for each in asked], tokens)
 
     def representations(self, asked: Sequence[Asked]) -> Array:
         """(n, D) mean of the last hidden states at the positions of each; nothing is masked.
@@ -177,30 +196,41 @@ class ModelScorer:
         Raises:
             ArgumentError: no position, or one that the text has not; or too long a text.
         """
-        with scoring(self._model) as device:
-            found = []
-            for each in asked:
-                states = picked.states(self._model, input_ids=torch.tensor([each.ids], device=device))
-                found.append(states[0, list(each.positions)].double().mean(0).cpu().numpy())
-        return np.array(found)
+        self._check(asked, first=0)
+        if not all(each.positions for each in asked):
+            raise ArgumentError("positions", "not empty", ())
+        return self._reader.means([each.ids for each in asked], [each.positions for each in asked])
 
-    def _one(self, asked: Asked, position: int, token: int | None = None) -> float:
-        ids = list(asked.ids)
-        if self._mask is not None:
-            for place in asked.positions if asked.together else [position]:
-                ids[place] = self._mask
-        read = position if self.kind is Kind.MASKED else position - 1
-        with scoring(self._model) as device:
-            logits: Tensor = self._model(**self._inputs(torch.tensor([ids], device=device))).logits
-        wanted = asked.ids[position] if token is None else token
-        return float(logits[0, read].double().log_softmax(-1)[wanted])
+    def _answers(self, places: Sequence[tuple[Asked, int]], tokens: NDArray[np.int64]) -> Array:
+        """(n, K) log-probabilities of `tokens` (n, K) at the place of each."""
+        rows: dict[tuple[int, ...], int] = {}
+        numbers = [rows.setdefault(self._shown(each, position), len(rows)) for each, position in places]
+        before = int(self.kind is Kind.CAUSAL)  # a causal model tells of a token at the place before it
+        at = [position - before for _, position in places]
+        width = tokens.shape[1]
+        questions = np.column_stack([np.repeat(numbers, width), np.repeat(at, width), tokens.ravel()])
+        return self._reader.log_probabilities(list(rows), questions.astype(np.int64)).reshape(tokens.shape)
 
-    def _inputs(self, ids: Tensor) -> dict[str, Tensor]:
-        inputs = {"input_ids": ids}
-        if self._divider is not None:
-            dividers = ids == self._divider
-            inputs["token_type_ids"] = (dividers.cumsum(1) - dividers.long()).clamp(max=1)
-        return inputs
+    def _shown(self, asked: Asked, position: int) -> tuple[int, ...]:
+        """What the model sees when it is asked about `position`."""
+        if self._mask is None:
+            return asked.ids[: max(asked.positions)]  # the last token is only asked about
+        hidden = asked.positions if asked.together else (position,)
+        shown = list(asked.ids)
+        for place in hidden:
+            shown[place] = self._mask
+        return tuple(shown)
+
+    def _check(self, asked: Sequence[Asked], first: int | None = None) -> None:
+        first = int(self.kind is Kind.CAUSAL) if first is None else first
+        for each in asked:
+            self._refuse_long("ids", len(each.ids))
+            if each.together:
+                self._refuse_causal("masks")
+            for position in each.positions:
+                if not first <= position < len(each.ids):
+                    rule = f"from {first} to {len(each.ids) - 1}, as {self.name} reads a text of {len(each.ids)} tokens"
+                    raise ArgumentError("positions", rule, position)
 
     def _refuse_causal(self, what: str) -> None:
         if self.kind is Kind.CAUSAL:
@@ -242,8 +272,6 @@ def open_scorer(
 def _opened(source: str | Path) -> nn.Module:
     if checkpoint.is_ours(source):
         return checkpoint.load(source)
-    from trustnlp.models.pretrained import open_config
-
     architectures = open_config(source).architectures or []
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures):
         return load_masked_language_model(source)
@@ -284,7 +312,7 @@ def _begin(model: nn.Module, tokenizer: Tokenizer) -> int | None:
     """What to put before a text: the model's BOS or EOS, or nothing where the tokenizer puts something there."""
     if tokenizer.encode("a").special_tokens_mask[:1] == [1]:
         return None
-    config = model.config
+    config: Any = model.config
     numbers = (getattr(config, name, None) for name in ("bos_token_id", "eos_token_id"))
     return next((i for i in numbers if isinstance(i, int) and 0 <= i < config.vocab_size), None)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from trustnlp.models.heads import NLUModel as NLUModel
     from trustnlp.models.language_model import LanguageModel as LanguageModel
     from trustnlp.models.language_model import build_language_model as build_language_model
+    from trustnlp.models.masked_language_model import MaskedLanguageModel as MaskedLanguageModel
+    from trustnlp.models.masked_language_model import build_masked_language_model as build_masked_language_model
+    from trustnlp.models.masked_language_model import load_masked_language_model as load_masked_language_model
     from trustnlp.models.pretrained_seq2seq import load_seq2seq as load_seq2seq
     from trustnlp.models.seq2seq import Seq2SeqModel as Seq2SeqModel
     from trustnlp.models.seq2seq import build_seq2seq_model as build_seq2seq_model
@@ -35,6 +38,7 @@ _HOMES = {
     "History": "training",
     "LabelModel": "heads",
     "LanguageModel": "language_model",
+    "MaskedLanguageModel": "masked_language_model",
     "NLUModel": "heads",
     "PlainStep": "training",
     "Predictions": "evaluation",
@@ -43,12 +47,14 @@ _HOMES = {
     "SpanModel": "span_qa",
     "build": "builder",
     "build_language_model": "language_model",
+    "build_masked_language_model": "masked_language_model",
     "build_seq2seq_model": "seq2seq",
     "build_span_model": "span_qa",
     "evaluate": "evaluation",
     "fit": "training",
     "load": "checkpoint",
     "load_checkpoint": "existing",
+    "load_masked_language_model": "masked_language_model",
     "load_seq2seq": "pretrained_seq2seq",
     "losses": "evaluation",
     "predict": "evaluation",

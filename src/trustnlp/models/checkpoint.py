@@ -14,23 +14,31 @@ from safetensors.torch import load_file, save_file
 from trustnlp import files
 from trustnlp.data.encoding import Subwords
 from trustnlp.errors import ModelError
-from trustnlp.models import builder, language_model, seq2seq, span_qa
+from trustnlp.models import builder, language_model, masked_language_model, seq2seq, span_qa
 from trustnlp.models.heads import NLUModel
 from trustnlp.models.language_model import LanguageModel
+from trustnlp.models.masked_language_model import MaskedLanguageModel
 from trustnlp.models.seq2seq import Pairs, Seq2SeqModel
 from trustnlp.models.span_qa import SpanModel
 
 FORMAT = "trustnlp model 1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-Saved = NLUModel | LanguageModel | SpanModel | Seq2SeqModel
+Saved = NLUModel | LanguageModel | MaskedLanguageModel | SpanModel | Seq2SeqModel
 # By the kind in their configuration; kinds that are not named here are those of `builder`.
 _REBUILD: Mapping[str, Callable[[Mapping[str, Any], str | None], Saved]] = {
     language_model.KIND: language_model.rebuild,
+    masked_language_model.KIND: masked_language_model.rebuild,
     seq2seq.KIND: seq2seq.rebuild,
     span_qa.KIND: span_qa.rebuild,
     span_qa.PRETRAINED_KIND: span_qa.rebuild,
 }
-_WITH_TOKENIZER = (builder.PRETRAINED, language_model.KIND, seq2seq.KIND, span_qa.PRETRAINED_KIND)
+_WITH_TOKENIZER = (
+    builder.PRETRAINED,
+    language_model.KIND,
+    masked_language_model.KIND,
+    seq2seq.KIND,
+    span_qa.PRETRAINED_KIND,
+)
 
 
 def save(model: Saved, folder: str | Path) -> None:

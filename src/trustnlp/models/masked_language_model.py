@@ -4,8 +4,8 @@ A text's loss is that of its hidden pieces. Devlin et al. 2019, section 3.1: 15%
 predicted; of these 80% are replaced by the mask, 10% by another piece, and 10% are left as they are.
 
 Which pieces are hidden follows from the model's seed, the text's place in its split, and the visit. For evaluation
-there is one visit, so that a loss is the same each time; training draws the visit from the generator that `fit` seeds
-at each step, as it does for dropout. No text's masks depend on which others are in its batch.
+there is one visit, so that a loss is the same each time; in training a visit is known by the seed that `fit` gives
+dropout at each step. No text's masks depend on which others are in its batch.
 
 Shape legend: B batch, P pieces, M hidden pieces, V vocabulary.
 """
@@ -91,7 +91,7 @@ class MaskedSplit(Split):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The texts at `indices`; `hidden` (B,) is how many pieces of each are to be predicted."""
-        visit = int(torch.randint(2**62, ())) + 1 if self._training else 0
+        visit = torch.initial_seed() if self._training else 0
         chosen = [int(i) for i in indices]
         hidden = [self._masking.hide(self._rows[i], i, visit) for i in chosen]
         every = np.arange(len(chosen))
@@ -163,8 +163,8 @@ class MaskedLanguageModel(nn.Module):
         rows = torch.arange(len(places), device=places.device)[:, None].expand_as(places)
         pieces = batch.inputs["pieces"]
         mask = word_mask(batch.inputs["spans"], pieces.shape[1]).long()
-        found = answers_at(self.model, rows.flatten(), places.flatten(), input_ids=pieces.long(), attention_mask=mask)
-        return {"pieces": found.unflatten(0, places.shape)}
+        found = answers_at(self.model, rows, places, input_ids=pieces.long(), attention_mask=mask)
+        return {"pieces": found}
 
     def loss(self, batch: Batch) -> Tensor:
         """(B,) mean negative log-likelihood per hidden piece, in nats."""
@@ -239,9 +239,7 @@ def rebuild(config: Mapping[str, Any], tokenizer: str | None) -> MaskedLanguageM
     pieces = Tokenizer.from_str(tokenizer or "")
     pad = pieces.token_to_id("[PAD]") or 0
     encoding = Subwords(pieces, max_pieces=options.max_pieces, pad=pad)
-    return MaskedLanguageModel(
-        _bert(options, pieces.get_vocab_size(), pad), encoding, Streams(config["seed"]), config
-    )
+    return MaskedLanguageModel(_bert(options, pieces.get_vocab_size(), pad), encoding, Streams(config["seed"]), config)
 
 
 def _bert(options: MaskedLanguageModelOptions, vocabulary: int, pad: int) -> BertForMaskedLM:

@@ -4,7 +4,7 @@ The head of a language model is often as dear as several of its layers, and (B, 
 hook behind the body hands only the wanted hidden states on, so that whatever the architecture does with them (a
 transform, a tied table, a scale or a cap) is done by its own code.
 
-Shape legend: B batch, T tokens, D width, V vocabulary, N picked places.
+Shape legend: B batch, T tokens, D width, V vocabulary, M and N picked places.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def answers_at(model: nn.Module, rows: Tensor, places: Tensor, **inputs: Tensor) -> Tensor:
-    """(N, V) the logits that `model(**inputs)` has at `rows` (N,) and `places` (N,).
+    """(N, M, V) the logits that `model(**inputs)` has at `rows` and `places`, both (N, M).
 
     Args:
         model: of Transformers, with a head that reads each hidden state by itself. Where it does not read those that
@@ -25,11 +25,12 @@ def answers_at(model: nn.Module, rows: Tensor, places: Tensor, **inputs: Tensor)
         inputs: of the model, such as `input_ids` (B, T).
     """
     body = body_of(model)
-    if body is None:
+    # Scores of all places show that the head read something else; where as many are wanted, they would look alike.
+    if body is None or places.shape == inputs["input_ids"].shape:
         return _all(model, inputs)[rows, places]
 
     def pick(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[rows, places][:, None]
+        output.last_hidden_state = output.last_hidden_state[rows, places]
         return output
 
     handle = body.register_forward_hook(pick)
@@ -37,10 +38,7 @@ def answers_at(model: nn.Module, rows: Tensor, places: Tensor, **inputs: Tensor)
         found = _all(model, inputs)
     finally:
         handle.remove()
-    # Scores of all places, (B, T, V), show that the head read something else. With T = 1 the two look alike.
-    if found.shape[:2] != (len(rows), 1) or inputs["input_ids"].shape[1] == 1:
-        return _all(model, inputs)[rows, places]
-    return found[:, 0]
+    return found if found.shape[:2] == places.shape else found[rows, places]
 
 
 def states(model: nn.Module, **inputs: Tensor) -> Tensor:
