@@ -25,7 +25,8 @@ from torch import Tensor
 from trustnlp import checks
 from trustnlp.dp import accounting
 from trustnlp.errors import GuaranteeError
-from trustnlp.federated import user_privacy
+from trustnlp.federated import device_plan
+from trustnlp.federated.device_plan import DeviceStatement
 from trustnlp.federated.matrix_factorisation import CorrelatedNoise, Factorisation, independent, least_error
 from trustnlp.federated.participation import Participation
 from trustnlp.randomness import Streams
@@ -41,7 +42,7 @@ _ALLOWED = {
     "noise": ("seeded", "secure"),
 }
 _REFUSED = {
-    **user_privacy.REFUSED,
+    **device_plan.REFUSED,
     ("adjacency", "add-remove"): (
         "without one device a schedule may choose others, and the noise covers one device's updates alone",
         "use adjacency='zero-out': one device's updates count as zeros",
@@ -93,11 +94,11 @@ class FactorisedPrivacy:
     noise: str = "seeded"
 
     def __post_init__(self) -> None:
-        user_privacy.check_fields(self, _ALLOWED, _REFUSED)
+        device_plan.check_fields(self, _ALLOWED, _REFUSED)
         checks.at_least("devices", self.devices, 1)
         checks.positive("cohort", self.cohort)
-        user_privacy.refuse_unbounded(self.clip_norm)
-        user_privacy.check_noise(self.noise_multiplier, self.delta, self.devices)
+        device_plan.refuse_unbounded(self.clip_norm)
+        device_plan.check_noise(self.noise_multiplier, self.delta, self.devices)
         self.sensitivity()
 
     @classmethod
@@ -156,7 +157,7 @@ class FactorisedPrivacy:
 
     def bound(self, update: Tensor) -> Tensor:
         """`update` (P,), scaled so that its L2 norm is at most C; zeros where it holds NaN or infinity."""
-        return user_privacy.bounded(update, self.clip_norm)
+        return device_plan.bounded(update, self.clip_norm)
 
     def begin(self, streams: Streams) -> FactorisedRelease:
         """The releases of one training, in order."""
@@ -164,9 +165,7 @@ class FactorisedPrivacy:
 
     def statement(self) -> FactorisedStatement:
         """The guarantee and the error to be expected, in words and as a dictionary."""
-        events = self.events()
-        ceilings = {fpr: accounting.attack_ceiling(events, fpr) for fpr in (0.001, 0.01)}
-        return FactorisedStatement(self, self.epsilon(), accounting.rdp_epsilon(events, self.delta), ceilings)
+        return FactorisedStatement(**DeviceStatement.figures_of(self))
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, JSON-able."""
@@ -218,37 +217,15 @@ class FactorisedRelease:
 
 
 @dataclass(frozen=True)
-class FactorisedStatement:
-    """The guarantee of a plan, and the error that it costs.
+class FactorisedStatement(DeviceStatement):
+    """The guarantee of a plan, and the error that it costs."""
 
-    Args:
-        plan: what was asked for.
-        epsilon: of all rounds, by PLD.
-        epsilon_rdp: the same by RDP, the cross-check.
-        ceilings: false positive rate -> the largest true positive rate of any attack that asks whether a device's
-            updates were in.
-    """
-
-    plan: FactorisedPrivacy
-    epsilon: float
-    epsilon_rdp: float
-    ceilings: Mapping[float, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every figure of the statement, JSON-able."""
-        return {
-            **self.plan.as_dict(),
-            "epsilon": self.epsilon,
-            "epsilon_rdp": self.epsilon_rdp,
-            "sensitivity": self.plan.sensitivity(),
-            "error": self.plan.error(),
-            "attack_ceilings": [{"fpr": fpr, "tpr": tpr} for fpr, tpr in self.ceilings.items()],
-            "text": str(self),
-        }
+    def own_figures(self) -> Mapping[str, Any]:
+        """By how much one device moves the sums, and the error of these."""
+        return {"sensitivity": self.plan.sensitivity(), "error": self.plan.error()}
 
     def __str__(self) -> str:
         plan, factor = self.plan, self.plan.factorisation
-        ceilings = " and ".join(f"{tpr:.2%} at {fpr:.1%}" for fpr, tpr in self.ceilings.items())
         fresh = independent(factor.rounds).error(plan.separation, plan.participations)
         gain = fresh / factor.error(plan.separation, plan.participations)
         return "\n".join(
@@ -264,9 +241,6 @@ class FactorisedStatement:
                 f"{plan.sensitivity():.6g}, divided by the constant {plan.cohort:g}.",
                 f"Error: {plan.error():.4g} in an entry of the sum over rounds (root mean square); fresh noise in "
                 f"every round would make it {gain:.3g} times as large.",
-                f"Accountant: PLD of one Gaussian release, rounded up; cross-check by RDP: {self.epsilon_rdp:.4g}.",
-                f"Attack ceiling: no attack that asks whether a device took part has a true positive rate above "
-                f"{ceilings} false positive rate.",
-                f"Noise: {user_privacy.SOURCES[plan.noise]}",
+                *self.closing_lines(),
             ]
         )

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from trustnlp import checks
 from trustnlp.errors import ArgumentError, GuaranteeError
-from trustnlp.federated.user_privacy import noise_source
+from trustnlp.federated.device_plan import noise_source
 from trustnlp.randomness import Streams
 
 Array = NDArray[np.float64]

@@ -29,7 +29,7 @@ from scipy.optimize import brentq
 from trustnlp import checks
 from trustnlp.dp import accounting
 from trustnlp.errors import ArgumentError, GuaranteeError
-from trustnlp.federated import user_privacy
+from trustnlp.federated import device_plan
 from trustnlp.randomness import Streams
 
 Array = NDArray[np.float64]
@@ -118,8 +118,8 @@ class PrivateSum:
     noise: str = "seeded"
 
     def __post_init__(self) -> None:
-        user_privacy.refuse_unbounded(self.bound)
-        user_privacy.check_noise(self.noise_multiplier, self.delta, 1)
+        device_plan.refuse_unbounded(self.bound)
+        device_plan.check_noise(self.noise_multiplier, self.delta, 1)
         checks.at_least("releases", self.releases, 1)
         checks.one_of("kind", self.kind, KINDS)
         checks.one_of("noise", self.noise, ("seeded", "secure"))
@@ -169,7 +169,7 @@ class PrivateSum:
 
         With discrete noise entries are cut to whole numbers towards 0, which makes no norm larger.
         """
-        found = user_privacy.bounded(torch.tensor(np.asarray(vector, dtype=np.float64)), self.bound).numpy()
+        found = device_plan.bounded(torch.tensor(np.asarray(vector, dtype=np.float64)), self.bound).numpy()
         return found if self.kind == "gaussian" else np.trunc(found)
 
     def total(self, vectors: Iterable[ArrayLike]) -> Array:
@@ -198,8 +198,8 @@ class PrivateSum:
         if not 0 <= number < self.releases:
             raise ArgumentError("number", f"one of the {self.releases} releases that are paid for, from 0", number)
         if self.kind == "gaussian":
-            source = user_privacy.noise_source(self.noise, streams)
-            noisy = user_privacy.noised("private sum", torch.from_numpy(exact), self.std, 1.0, number, source)
+            source = device_plan.noise_source(self.noise, streams)
+            noisy = device_plan.noised("private sum", torch.from_numpy(exact), self.std, 1.0, number, source)
             return NoisySum(noisy.numpy(), self.std)
         if not (np.isfinite(exact) & (exact == np.trunc(exact))).all():
             raise GuaranteeError("discrete noise hides whole numbers alone", "sum what bounded() returned")
