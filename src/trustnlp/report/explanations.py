@@ -535,6 +535,41 @@ EXPLANATIONS = (
         "Within the margin that was promised with it.",
     ),
     Explanation(
+        "weat-*",
+        "fairness",
+        "Words of the two groups differ in what their vectors lie near to, with effect size {value}.",
+        "Two sets of words (such as men's and women's names) are compared by how much nearer each word's vector lies to "
+        "one set of attributes (career) than to the other (family); the difference of the means is divided by the "
+        "spread. The interval says what other words of the same kinds would give.",
+        "0: neither set is nearer to either set of attributes. The largest possible figure is about 2.",
+    ),
+    Explanation(
+        "seat-*",
+        "fairness",
+        "Plain sentences about the two groups differ in what they lie near to, with effect size {value}.",
+        "The same as for word vectors, with sentences that say nothing but their word (\"This is Amy.\"). All "
+        "sentences of one word count as one.",
+        "0: neither set is nearer to either set of attributes.",
+    ),
+    Explanation(
+        "ceat-*",
+        "fairness",
+        "Words of the two groups, as they occur in real sentences, differ in what they lie near to, with effect size "
+        "{value}.",
+        "The same as for word vectors, with the model's representation of each word in sentences drawn from a corpus, "
+        "many times over. A word counts once, however often it was drawn.",
+        "0: neither set is nearer to either set of attributes.",
+    ),
+    Explanation(
+        "ilps-*",
+        "fairness",
+        "Naming one kind of occupation rather than the other shifts the model from one group to the other by {value}.",
+        "A masked model fills a gap with a word of one group or of the other, once with the occupation (or another "
+        "attribute) in the sentence and once with that hidden too; the figure is how much more the attributes of the "
+        "first list speak for the first group than those of the second list do.",
+        "0: what somebody does should not decide who the model takes them for.",
+    ),
+    Explanation(
         "counterfactual-flip-rate",
         "fairness",
         "{value} of the answers change when only the words that signal the group change.",
