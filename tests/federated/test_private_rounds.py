@@ -1,5 +1,6 @@
 """User-level privacy inside a simulation: what leaves a round is bounded, noised and divided by a constant."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from convex import Regression, problem
 from simulated import train
 
+from trustnlp.dp import Ledger, accounting
 from trustnlp.dp.adaptive_thresholds import Quantile
-from trustnlp.errors import ArgumentError, GuaranteeError
+from trustnlp.errors import ArgumentError, GuaranteeError, RunError
 from trustnlp.federated.algorithm import Algorithm
+from trustnlp.federated.cohort import Cohort
 from trustnlp.federated.conditions import Conditions
 from trustnlp.federated.factorised_privacy import FactorisedPrivacy
 from trustnlp.federated.fedavg import FedAvg
@@ -22,10 +25,10 @@ from trustnlp.federated.fednova import FedNova
 from trustnlp.federated.local_training import LocalTraining
 from trustnlp.federated.oort import Oort
 from trustnlp.federated.poisson_activity import PoissonActivity
-from trustnlp.federated.private_rounds import Plan, plan_for
+from trustnlp.federated.private_rounds import Plan, begin, plan_for, read_ledger
 from trustnlp.federated.scaffold import Scaffold
 from trustnlp.federated.selection import Activity, Uniform
-from trustnlp.federated.simulator import History
+from trustnlp.federated.simulator import CHECKPOINT, History, Server
 from trustnlp.federated.user_privacy import UserPrivacy
 from trustnlp.randomness import Streams
 
@@ -177,8 +180,136 @@ class TestRefusals:
         with pytest.raises(ArgumentError, match=f"'privacy' must be .*{said}"):
             run(selection=POISSON if isinstance(plan, UserPrivacy) else Uniform("equal"), privacy=plan)
 
-    def test_going_on_with_noise_that_nobody_can_draw_again(self, tmp_path: Path) -> None:
-        secure = replace(PLAN, noise="secure")
-        run(replace(FED, rounds=2), privacy=secure, folder=tmp_path)
-        with pytest.raises(GuaranteeError, match="would release them twice"):
-            run(replace(FED, rounds=2), privacy=secure, folder=tmp_path)
+
+class TestLedger:
+    def test_it_has_a_line_for_each_round_with_unit_adjacency_and_delta(self, tmp_path: Path) -> None:
+        run(folder=tmp_path)
+        header, *lines = map(json.loads, (tmp_path / "ledger.jsonl").read_text().splitlines())
+        assert (header["kind"], header["plan"]["unit"], header["plan"]["adjacency"]) == (
+            "UserPrivacy",
+            "device",
+            "add-remove",
+        )
+        assert lines == [
+            {"step": i, "block": i, "sample_rate": PLAN.largest_rate, "noise_multiplier": 0.8} for i in range(6)
+        ]
+        ledger = read_ledger(tmp_path / "ledger.jsonl")
+        assert (ledger.plan, ledger.spent_epsilon()) == (PLAN, PLAN.epsilon())
+
+    def test_fewer_rounds_than_the_plan_pays_for_are_charged_as_they_were(self, tmp_path: Path) -> None:
+        run(replace(FED, rounds=2), folder=tmp_path)
+        assert read_ledger(tmp_path / "ledger.jsonl").spent_epsilon() == PLAN.epsilon(2) < PLAN.epsilon()
+
+    def test_correlated_noise_is_charged_whole_with_its_first_round(self, tmp_path: Path) -> None:
+        run(replace(FED, rounds=2), Uniform("equal"), FACTORISED, folder=tmp_path)
+        ledger = read_ledger(tmp_path / "ledger.jsonl")
+        assert (ledger.spent, ledger.plan, ledger.spent_epsilon()) == (2, FACTORISED, FACTORISED.epsilon())
+
+    def test_a_torn_line_is_charged(self, tmp_path: Path) -> None:
+        for private, selection in ((PLAN, POISSON), (FACTORISED, Uniform("equal"))):
+            run(replace(FED, rounds=1), selection, private, folder=tmp_path / private.adjacency)
+            path = tmp_path / private.adjacency / "ledger.jsonl"
+            path.write_bytes(path.read_bytes()[:-9])
+            assert read_ledger(path).spent_epsilon() == accounting.epsilon([private.event(0)], 0.01)
+
+    def test_it_is_told_of_by_no_reader_of_other_plans(self, tmp_path: Path) -> None:
+        run(folder=tmp_path)
+        with pytest.raises(RunError, match="is of a UserPrivacy, and not of PrivacyPlan"):
+            Ledger.read(tmp_path / "ledger.jsonl")
+
+    @pytest.mark.parametrize("other", [replace(PLAN, noise_multiplier=0.9), FACTORISED])
+    def test_a_folder_with_the_ledger_of_another_plan_is_refused(self, other: Plan, tmp_path: Path) -> None:
+        run(folder=tmp_path)
+        (tmp_path / CHECKPOINT).unlink()
+        with pytest.raises(GuaranteeError, match=r"of (another plan|a UserPrivacy), and their privacy"):
+            run(
+                selection=POISSON if isinstance(other, UserPrivacy) else Uniform("equal"),
+                privacy=other,
+                folder=tmp_path,
+            )
+
+    def test_what_is_refused_leaves_no_ledger(self, tmp_path: Path) -> None:
+        with pytest.raises(GuaranteeError, match="does not draw each device by itself"):
+            run(selection=Uniform(), folder=tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_two_plans_share_no_noise_whatever_the_seed(self) -> None:
+        zeros = torch.zeros(5)
+        first, other = (p.release(zeros, 0, Streams(1)) for p in (PLAN, replace(PLAN, noise_multiplier=1.6)))
+        assert not torch.allclose(2 * first, other)
+
+
+class TestGoingOn:
+    """A run that was killed after its third round was charged and before it was kept."""
+
+    def lose(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
+        def killed(self: Server, path: Path) -> None:
+            if self.number == 3:
+                raise KeyError
+            kept(self, path)
+
+        kept = Server.save
+        with monkeypatch.context() as patch:
+            patch.setattr(Server, "save", killed)
+            with pytest.raises(KeyError):
+                run(folder=folder, **more)
+
+    @pytest.mark.parametrize("noise", ["seeded", "secure"])
+    def test_no_round_is_released_twice(self, noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[int] = []
+        release = UserPrivacy.release
+
+        def told(self: UserPrivacy, total: Any, round: int, *more: Any) -> Any:
+            asked.append(round)
+            return release(self, total, round, *more)
+
+        monkeypatch.setattr(UserPrivacy, "release", told)
+        private = replace(PLAN, noise=noise)
+        self.lose(tmp_path, monkeypatch, privacy=private)
+        found, history = run(privacy=private, folder=tmp_path, evaluate=lambda model: {"public": 1.0})
+        assert asked == [0, 1, 2, 3, 4, 5]
+        assert [record.number for record in history.rounds] == asked
+        assert history.figures == {"public": 1.0}
+        assert np.isfinite(found).all()
+        assert read_ledger(tmp_path / "ledger.jsonl").spent_epsilon() == private.epsilon()
+
+    def test_correlated_noise_cannot_do_without_a_lost_round(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: dict[str, Any] = {"selection": Uniform("equal"), "privacy": FACTORISED}
+        self.lose(tmp_path, monkeypatch, **given)
+        with pytest.raises(GuaranteeError, match="round 2 was charged, and a kill has lost"):
+            run(folder=tmp_path, **given)
+
+    @pytest.mark.parametrize(
+        ("private", "selection"),
+        [(replace(PLAN, noise="secure"), POISSON), (replace(FACTORISED, noise="secure"), Uniform("equal"))],
+    )
+    def test_secure_noise_goes_on_between_rounds(self, private: Plan, selection: Any, tmp_path: Path) -> None:
+        def die(stage: str, done: int, *_: Any) -> None:
+            if done == 4:
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            run(selection=selection, privacy=private, folder=tmp_path, progress=die)
+        found, history = run(selection=selection, privacy=private, folder=tmp_path)
+        assert len(history.rounds) == 6
+        assert np.isfinite(found).all()
+
+    def test_a_ledger_without_checkpoint_or_the_reverse(self, tmp_path: Path) -> None:
+        run(folder=tmp_path)
+        ledger = (tmp_path / "ledger.jsonl").read_bytes()
+        (tmp_path / "ledger.jsonl").unlink()
+        with pytest.raises(GuaranteeError, match="made after 6 rounds, but the ledger knows of 0"):
+            run(folder=tmp_path)
+        (tmp_path / "ledger.jsonl").write_bytes(ledger)
+        (tmp_path / CHECKPOINT).unlink()
+        with pytest.raises(GuaranteeError, match="all 6 rounds are spent, and no checkpoint"):
+            run(folder=tmp_path)
+
+    def test_two_processes_cannot_train_one_run(self, tmp_path: Path) -> None:
+        """Each would draw the same noise for sums of its own."""
+        rounds = begin(PLAN, FED, POISSON, POISSON.begin(np.array(SIZES)), Conditions(), 10, Streams(0), tmp_path)
+        run(folder=tmp_path)
+        with pytest.raises(GuaranteeError, match="changed by another process"):
+            rounds.release({}, 0, Cohort(np.array([], dtype=np.int64), np.array([])), torch.zeros(3))

@@ -11,7 +11,6 @@ the data is touched. What changes only speed (the clipping function, the device)
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from trustnlp.dp.automatic_clipping import AutomaticClipping
 from trustnlp.dp.clipping import Clipping
 from trustnlp.dp.flat_clipping import FlatClipping
 from trustnlp.dp.layerwise_clipping import LayerwiseClipping
+from trustnlp.dp.ledger_plan import WrittenPlan, as_floats
 from trustnlp.dp.micro_batches import MicroBatchClipping
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
@@ -72,7 +72,7 @@ _MOST_TRUNCATION = 0.01
 
 
 @dataclass(frozen=True)
-class PrivacyPlan:
+class PrivacyPlan(WrittenPlan):
     """All that decides a private training's guarantee.
 
     Guarantee: training is (`epsilon()`, `delta`)-differentially private for one `unit` under `adjacency`, counting
@@ -128,8 +128,7 @@ class PrivacyPlan:
         checks.positive("noise_decay", self.noise_decay)
         checks.within("noise_decay", self.noise_decay, 0, 1)
         checks.positive("noise_multiplier", self.noise_multiplier, "train without a plan to train without privacy")
-        for name in ("noise_multiplier", "noise_decay", "delta"):  # 1 and 1.0 are one plan and must have one digest
-            object.__setattr__(self, name, float(getattr(self, name)))
+        as_floats(self, "noise_multiplier", "noise_decay", "delta")
         _check_units(self)
         _check_truncation(self)
         _check_noise(self)
@@ -305,10 +304,6 @@ class PrivacyPlan:
         """The fields, JSON-able."""
         return {**asdict(self), "clipping": self.clipping.as_dict()}
 
-    def to_json(self) -> str:
-        """The fields as one line of JSON, always the same for equal plans."""
-        return json.dumps(self.as_dict(), sort_keys=True, allow_nan=False)
-
     @classmethod
     def from_dict(cls, fields: Any) -> PrivacyPlan:
         """The plan of these fields, checked like any other.
@@ -332,10 +327,6 @@ class PrivacyPlan:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
             raise ArgumentError("text", "the JSON of a PrivacyPlan", text) from error
-
-    def digest(self) -> str:
-        """SHA-256 of `to_json`: two plans are equal exactly if their digests are."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def _clipping(kind: str, adapt: Any = None, **fields: Any) -> Clipping:

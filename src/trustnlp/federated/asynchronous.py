@@ -23,6 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -33,14 +34,12 @@ from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.federated.algorithm import Algorithm, Round
 from trustnlp.federated.cohort import Devices, Selection, answers
 from trustnlp.federated.conditions import Conditions
-from trustnlp.federated.crew import Crew
+from trustnlp.federated.crew import Crew, Setting
 from trustnlp.federated.fedbuff import FedBuff
 from trustnlp.federated.local_training import Vectors
-from trustnlp.federated.population import Population
 from trustnlp.federated.private_rounds import Plan
 from trustnlp.federated.simulator import RoundRecord, Server, longest, within, without_outliers
 from trustnlp.federated.worker import Report, Returned, Task
-from trustnlp.randomness import Streams
 
 MEMORY = 32  # newest changes whose median length says which ones are too long; a buffer may be too few for that
 WAITS = 10  # devices whose end a step awaits, for each answer that it needs
@@ -99,17 +98,10 @@ class AsynchronousServer(Server):
     """
 
     def __init__(
-        self,
-        population: Population,
-        algorithm: Algorithm,
-        selection: Selection,
-        conditions: Conditions,
-        privacy: Plan | None,
-        streams: Streams,
-        hands: Crew,
+        self, setting: Setting, selection: Selection, conditions: Conditions, hands: Crew, folder: Path | None = None
     ) -> None:
-        self._buffered = _checked(algorithm, conditions, privacy)
-        super().__init__(population, algorithm, selection, conditions, privacy, streams, hands)
+        self._buffered = _checked(setting.algorithm, conditions, setting.plan)
+        super().__init__(setting, selection, conditions, hands, folder)
         self._clock = 0.0
         self._begun = 0  # flights so far
         self._flying: list[Flight] = []  # a heap

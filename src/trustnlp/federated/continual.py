@@ -340,8 +340,9 @@ def learn(
             there = population(periods, period, encode=encode, streams=streams, replay=replay)
             here = place / f"period-{period}"
             if carry and period and not (here / CHECKPOINT).exists():
-                with crew(Setting(model, there, algorithm, own), 1) as hands:
-                    server = Server(there, algorithm, rule, conditions, None, own, hands)
+                setting = Setting(model, there, algorithm, own)
+                with crew(setting, 1) as hands:
+                    server = Server(setting, rule, conditions, hands)
                     _hand_over(place / f"period-{period - 1}", here, server)
             history = simulate(
                 there,

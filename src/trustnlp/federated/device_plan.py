@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trustnlp import checks
 from trustnlp.dp import accounting
+from trustnlp.dp.ledger_plan import WrittenPlan
 from trustnlp.dp.noise import Noise, SeededNoise
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.randomness import Streams
@@ -189,6 +190,11 @@ def noise_source(noise: str, streams: Streams) -> Noise:
     from trustnlp.dp.secure_noise import SecureNoise
 
     return SecureNoise()
+
+
+def own_streams(plan: WrittenPlan, streams: Streams) -> Streams:
+    """Those of a plan's noise: no two plans share any, so that what one seed releases of both cannot be subtracted."""
+    return streams.child(f"dp/{plan.digest()}")
 
 
 def refuse_unbounded(clip_norm: Any) -> float:

@@ -14,7 +14,7 @@ Shape legend: T rounds, K devices, P entries of an update.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from trustnlp import checks
 from trustnlp.dp import accounting
-from trustnlp.errors import GuaranteeError
+from trustnlp.dp.ledger_plan import WrittenPlan, as_floats
+from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.federated import device_plan
-from trustnlp.federated.device_plan import DeviceStatement
+from trustnlp.federated.device_plan import DeviceStatement, own_streams
 from trustnlp.federated.matrix_factorisation import CorrelatedNoise, Factorisation, independent, least_error
 from trustnlp.federated.participation import Participation
 from trustnlp.randomness import Streams
@@ -51,7 +52,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class FactorisedPrivacy:
+class FactorisedPrivacy(WrittenPlan):
     """All that decides the guarantee of a federated training with correlated noise.
 
     Guarantee: all models together are (`epsilon()`, `delta`)-differentially private for one device whose updates are
@@ -99,6 +100,7 @@ class FactorisedPrivacy:
         checks.positive("cohort", self.cohort)
         device_plan.refuse_unbounded(self.clip_norm)
         device_plan.check_noise(self.noise_multiplier, self.delta, self.devices)
+        as_floats(self, "cohort", "noise_multiplier", "delta", "clip_norm")
         self.sensitivity()
 
     @classmethod
@@ -167,9 +169,26 @@ class FactorisedPrivacy:
         """The guarantee and the error to be expected, in words and as a dictionary."""
         return FactorisedStatement(**DeviceStatement.figures_of(self))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
-        return asdict(self)
+    @property
+    def steps(self) -> int:
+        """Rounds, as the ledger counts them."""
+        return self.factorisation.rounds
+
+    def event(self, step: int) -> accounting.Event | None:
+        """All that rounds release together, charged with the first: the noise of later ones is not their own."""
+        return self.events()[0] if step == 0 else None
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> FactorisedPrivacy:
+        """The plan of what `as_dict` gave, checked like any other.
+
+        Raises:
+            ArgumentError: unknown or missing fields, or a field that breaks its rule.
+        """
+        try:
+            return cls(**{**fields, "factorisation": Factorisation(**fields["factorisation"])})
+        except (TypeError, KeyError) as error:
+            raise ArgumentError("plan", "the fields of a FactorisedPrivacy", fields) from error
 
 
 class FactorisedRelease:
@@ -184,7 +203,7 @@ class FactorisedRelease:
         self.plan = plan
         self.participation = Participation(plan.devices, plan.separation, plan.participations)
         std = plan.noise_multiplier * plan.clip_norm * plan.sensitivity()
-        self._noise = CorrelatedNoise(plan.factorisation, std, plan.noise, streams)
+        self._noise = CorrelatedNoise(plan.factorisation, std, plan.noise, own_streams(plan, streams))
 
     def available(self) -> NDArray[np.bool_]:
         """(K,) whom the next round may take."""

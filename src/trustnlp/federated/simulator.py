@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trustnlp import checks
-from trustnlp.errors import ArgumentError, ModelError, RunError
+from trustnlp.errors import ArgumentError, GuaranteeError, ModelError, RunError
 from trustnlp.federated.algorithm import CHANGE, Algorithm, Round
 from trustnlp.federated.cohort import Available, Cohort, Selection
 from trustnlp.federated.conditions import IDEAL, Conditions, Outcome
@@ -53,7 +53,7 @@ class RoundRecord:
     """What happened in one round.
 
     Of a private training only the number and the figures are told: all else would be a figure of private texts that
-    nothing has noised.
+    nothing has noised. A round that a kill has lost after it was charged has its number alone, and changed nothing.
 
     Args:
         number: 0-based.
@@ -130,7 +130,8 @@ def simulate(
         streams: same streams, same bits.
         workers: processes; 1 is this one. No result depends on it.
         evaluate: figures of the model with the server's weights, after each `evaluate_every` rounds and the last.
-        folder: where checkpoints are written, every `checkpoint_every` rounds and after the last.
+        folder: where checkpoints are written, every `checkpoint_every` rounds and after the last; of a private
+            training after every round, beside the ledger of what was spent (`ledger.jsonl`).
         progress: called after every round.
 
     Raises:
@@ -148,13 +149,16 @@ def simulate(
     setting = Setting(model, population, algorithm, streams, privacy)
     with crew(setting, checks.at_least("workers", workers, 1)) as hands:
         kind = _kind(algorithm)
-        server = kind(population, algorithm, selection or Uniform(), conditions, privacy, streams, hands)
         path = None if folder is None else Path(folder) / CHECKPOINT
+        server = kind(setting, selection or Uniform(), conditions, hands, path and path.parent)
         if path is not None and path.exists():
             server.restore(path)
+        server.leave_lost_rounds()
         with deferred_interrupt() as interrupted:
             while server.number < algorithm.rounds:
                 record = server.round()
+                if path is not None and privacy is not None:
+                    server.save(path)  # at once: a round that is charged and not kept is lost
                 last = server.number == algorithm.rounds
                 if evaluate is not None and (last or server.number % evaluate_every == 0):
                     hands.load(server.weights)
@@ -165,6 +169,8 @@ def simulate(
                 if interrupted():
                     raise KeyboardInterrupt
         hands.load(server.weights)
+        if evaluate is not None and not server.history().rounds[-1].figures:  # a kill came in between
+            server.note(evaluate(model))
         model.eval()
         return server.history()
 
@@ -181,15 +187,9 @@ class Server:
     """The server's weights and memory, and one round after another."""
 
     def __init__(
-        self,
-        population: Population,
-        algorithm: Algorithm,
-        selection: Selection,
-        conditions: Conditions,
-        privacy: Plan | None,
-        streams: Streams,
-        hands: Crew,
+        self, setting: Setting, selection: Selection, conditions: Conditions, hands: Crew, folder: Path | None = None
     ) -> None:
+        population, algorithm, streams, privacy = setting.population, setting.algorithm, setting.streams, setting.plan
         self.number = 0
         self.weights = hands.weights()
         self._first = self.weights.clone()
@@ -200,7 +200,7 @@ class Server:
         self._privacy, self._private = privacy, None
         if privacy is not None:
             devices = len(population.sizes)
-            self._private = begin(privacy, algorithm, selection, self._selector, conditions, devices, streams)
+            self._private = begin(privacy, algorithm, selection, self._selector, conditions, devices, streams, folder)
         self._kept: dict[int, Vectors] = {}
         self._longest: float | None = None  # that a change may be; unknown in the first round
         self._records: list[RoundRecord] = []
@@ -398,6 +398,23 @@ class Server:
         if state.get("identity") != self._identity():
             raise RunError(f"{path} is of another simulation", "use another folder, or delete it to begin again")
         self._remember(state)
+
+    def leave_lost_rounds(self) -> None:
+        """Goes on after all rounds that a private training was charged for: none is released again.
+
+        Raises:
+            GuaranteeError: all are charged and nothing was kept; or see `PrivateRounds.resume_at`.
+        """
+        if self._private is None:
+            return
+        first = self._private.resume_at(self.number)
+        if not self.number and first >= self._algorithm.rounds:
+            raise GuaranteeError(
+                f"all {first} rounds are spent, and no checkpoint has what they trained",
+                "restore the checkpoint beside the ledger; a training in another folder spends a budget of its own",
+            )
+        self._records += [RoundRecord(number) for number in range(self.number, first)]
+        self.number = first
 
     def _remember(self, state: Mapping[str, Any]) -> None:
         where = self.weights.device

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from torch import Tensor
 from trustnlp import checks
 from trustnlp.dp import accounting
 from trustnlp.dp.adaptive_thresholds import Quantile, checked
+from trustnlp.dp.ledger_plan import WrittenPlan, as_floats
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.federated.device_plan import (
     REFUSED,
@@ -39,6 +40,7 @@ from trustnlp.federated.device_plan import (
     check_noise,
     noise_source,
     noised,
+    own_streams,
     refuse_unbounded,
 )
 from trustnlp.randomness import Streams
@@ -59,7 +61,7 @@ _CLOSE, _VAST = 1e-2, 200.0  # epsilons: steps of a search, and where it ends
 
 
 @dataclass(frozen=True)
-class UserPrivacy:
+class UserPrivacy(WrittenPlan):
     """All that decides the guarantee of a federated training.
 
     Guarantee: all models together are (`epsilon()`, `delta`)-differentially private for one device, with whatever
@@ -121,6 +123,7 @@ class UserPrivacy:
         refuse_unbounded(self.clip_norm)
         checked(self.adapt)
         check_noise(self.noise_multiplier, self.delta, self.devices)
+        as_floats(self, "expected_cohort", "largest_rate", "noise_multiplier", "delta", "clip_norm", "median_rate")
 
     @classmethod
     def for_budget(cls, epsilon: float, delta: float, rounds: int, rates: ArrayLike, **fields: Any) -> UserPrivacy:
@@ -244,14 +247,33 @@ class UserPrivacy:
         released = self._released("votes", torch.tensor([votes], dtype=torch.float64), std, round, streams)
         return float(adapt.moved(torch.tensor([clip_norm], dtype=torch.float64), released))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-able."""
-        return asdict(self)
+    @property
+    def steps(self) -> int:
+        """Rounds, as the ledger counts them."""
+        return self.rounds
+
+    def event(self, step: int) -> accounting.Event:
+        """What any round releases of the device with the largest rate."""
+        del step
+        return accounting.Event(self.largest_rate, self.noise_multiplier)
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> UserPrivacy:
+        """The plan of what `as_dict` gave, checked like any other.
+
+        Raises:
+            ArgumentError: unknown or missing fields, or a field that breaks its rule.
+        """
+        try:
+            return cls(**{**fields, "adapt": fields["adapt"] and Quantile(**fields["adapt"])})
+        except (TypeError, KeyError) as error:
+            raise ArgumentError("plan", "the fields of a UserPrivacy", fields) from error
 
     def _released(self, name: str, total: Tensor, std: float, round: int, streams: Streams) -> Tensor:
         if not 0 <= round < self.rounds:
             raise ArgumentError("round", f"one of the plan's rounds 0 to {self.rounds - 1}", round)
-        return noised(name, total, std, self.expected_cohort, round, noise_source(self.noise, streams))
+        source = noise_source(self.noise, own_streams(self, streams))
+        return noised(name, total, std, self.expected_cohort, round, source)
 
     def _clip_norm(self, clip_norm: float | None) -> float:
         if (clip_norm is None) != (self.adapt is None):
