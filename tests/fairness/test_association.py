@@ -120,7 +120,7 @@ def test_intervals_cover_quick(gap, repetitions):
 @pytest.mark.parametrize("gap", [0.0, 0.8, 2.0, 4.0])
 @pytest.mark.parametrize("repetitions", [1, 20])
 def test_intervals_cover(n, m, gap, repetitions):
-    assert 0.93 <= coverage(n, m, gap, 2000, repetitions) <= 0.97
+    assert 0.93 <= coverage(n, m, gap, 1000, repetitions) <= 0.97
 
 
 def test_intervals_forget_how_often_a_target_was_measured():

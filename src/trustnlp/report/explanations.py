@@ -547,7 +547,7 @@ EXPLANATIONS = (
         "seat-*",
         "fairness",
         "Plain sentences about the two groups differ in what they lie near to, with effect size {value}.",
-        "The same as for word vectors, with sentences that say nothing but their word (\"This is Amy.\"). All "
+        'The same as for word vectors, with sentences that say nothing but their word ("This is Amy."). All '
         "sentences of one word count as one.",
         "0: neither set is nearer to either set of attributes.",
     ),
