@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trustnlp.errors import ArgumentError, GuaranteeError
-from trustnlp.federated.device_plan import bounded, check_noise, noise_source, noised, refuse_unbounded
+from trustnlp.federated.device_plan import bounded, check_noise, noise_source, noised, refuse_unbounded, text_epsilon
 from trustnlp.randomness import Streams
 
 
@@ -44,3 +44,7 @@ def test_noise_that_protects_nobody_and_a_delta_that_gives_one_away() -> None:
         check_noise(0.01, 1e-5, 10)
     with pytest.raises(ArgumentError, match="below 1/K"):
         check_noise(1.0, 0.1, 10)
+
+
+def test_of_nothing_released_a_text_has_spent_nothing() -> None:
+    assert text_epsilon((), 1e-5) == 0

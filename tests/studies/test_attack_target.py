@@ -10,6 +10,8 @@ from trustnlp import models
 from trustnlp.data import load
 from trustnlp.dp import Ledger, PrivacyPlan
 from trustnlp.errors import ArgumentError, GuaranteeError, ModelError, RunError
+from trustnlp.federated.device_plan import text_epsilon
+from trustnlp.federated.user_privacy import UserPrivacy
 from trustnlp.randomness import Streams
 from trustnlp.studies import assess, attack_target
 from trustnlp.studies.attack_target import Promise, Request
@@ -123,6 +125,16 @@ class TestPromise:
     def test_may_be_given(self, request_of: Request) -> None:
         given = replace(request_of, epsilon=8.0, delta=1e-5)
         assert attack_target.target(given, STREAMS).promise == Promise(8.0, 1e-5, "the request")
+
+    def test_of_a_device_is_less_for_its_texts(self, request_of: Request, model: Path) -> None:
+        plan = UserPrivacy(100, 4, 10.0, 0.1, 2.0, 1e-4)
+        (model / "ledger.jsonl").unlink()
+        ledger = Ledger.open(model / "ledger.jsonl", plan)
+        for _ in range(3):
+            ledger.spend()
+        promise = attack_target.target(replace(request_of, model=str(model)), STREAMS).promise
+        assert promise is not None
+        assert promise.epsilon == text_epsilon(plan.events(3), 1e-4) > plan.epsilon(3)
 
     def test_an_epsilon_beside_a_ledger(self, request_of: Request, model: Path) -> None:
         with pytest.raises(

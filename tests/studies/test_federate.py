@@ -11,6 +11,7 @@ import pytest
 
 from trustnlp import models
 from trustnlp.errors import ArgumentError, GuaranteeError, RunError
+from trustnlp.federated import private_rounds
 from trustnlp.randomness import Streams
 from trustnlp.studies import federate
 from trustnlp.studies.federate import Request
@@ -62,6 +63,10 @@ def test_a_budget_for_users(request_of: Request, tmp_path: Path) -> None:
     facts = results.run["regimes"]["federated-private"]
     assert "problems" not in facts  # figures of private texts that nothing has noised
     assert results.run["seed"] is None
+    ledger = private_rounds.read_ledger(tmp_path / "run" / "federated-private" / "ledger.jsonl")
+    assert (ledger.spent, ledger.spent_epsilon()) == (3, found.value)
+    assert federate.run(asked, tmp_path / "run").findings == results.findings  # and nothing more is spent
+    assert private_rounds.read_ledger(tmp_path / "run" / "federated-private" / "ledger.jsonl").spent == 3
 
 
 @pytest.mark.parametrize(

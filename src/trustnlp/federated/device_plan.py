@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ REFUSED = {
     ("noise", "none"): ("without noise nothing is guaranteed", "train without a plan to train without privacy"),
 }
 FALSE_POSITIVE_RATES = (0.001, 0.01)
+_CLOSE, _VAST = 1e-2, 200.0  # epsilons: steps of a search, and where it ends
 SOURCES = {
     "seeded": "pseudo-random, from the run's seed. Whoever knows the seed can undo the protection: keep it secret, and "
     "publish at most one run of a plan and a seed.",
@@ -195,6 +196,29 @@ def noise_source(noise: str, streams: Streams) -> Noise:
 def own_streams(plan: WrittenPlan, streams: Streams) -> Streams:
     """Those of a plan's noise: no two plans share any, so that what one seed releases of both cannot be subtracted."""
     return streams.child(f"dp/{plan.digest()}")
+
+
+def text_epsilon(events: Sequence[accounting.Event], delta: float) -> float:
+    """Epsilon at `delta` of one text that a device has or lacks, which is more than that of the device.
+
+    A text that goes is a device that leaves with it and comes back without it: two changes, so (2 e, (1 + exp e) d)
+    for every (e, d) that the events have. The least e is taken for which the second is at most `delta`; infinite where
+    it is beyond 200. By RDP, as a PLD has no tail for so small a d.
+
+    Args:
+        events: that were released of the device.
+
+    Source: group privacy, Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", section 2.3.
+    """
+    if not events:
+        return 0.0
+    tried, found = 0.0, accounting.rdp_epsilon(events, delta)
+    while found > tried:
+        tried = found + _CLOSE
+        if tried > _VAST:
+            return math.inf
+        found = accounting.rdp_epsilon(events, delta / (1 + math.exp(tried)))
+    return 2 * tried
 
 
 def refuse_unbounded(clip_norm: Any) -> float:

@@ -17,7 +17,6 @@ Shape legend: K devices, P entries of an update.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +41,7 @@ from trustnlp.federated.device_plan import (
     noised,
     own_streams,
     refuse_unbounded,
+    text_epsilon,
 )
 from trustnlp.randomness import Streams
 
@@ -57,7 +57,6 @@ _ALLOWED = {
     "metrics": ("none", "noised"),
     "noise": ("seeded", "secure"),
 }
-_CLOSE, _VAST = 1e-2, 200.0  # epsilons: steps of a search, and where it ends
 
 
 @dataclass(frozen=True)
@@ -165,22 +164,8 @@ class UserPrivacy(WrittenPlan):
         return accounting.epsilon(self.events(rounds, rate), self.delta)
 
     def text_epsilon(self) -> float:
-        """Epsilon at `delta` of one text that a device has or lacks, which is more than that of the device.
-
-        A text that goes is a device that leaves with it and comes back without it: two changes, so (2 e, (1 + exp e) d)
-        for every (e, d) that the plan has. The least e is taken for which the second is at most `delta`; infinite where
-        it is beyond 200. By RDP, as a PLD has no tail for so small a d.
-
-        Source: group privacy, Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", section 2.3.
-        """
-        events = self.events()
-        tried, found = 0.0, accounting.rdp_epsilon(events, self.delta)
-        while found > tried:
-            tried = found + _CLOSE
-            if tried > _VAST:
-                return math.inf
-            found = accounting.rdp_epsilon(events, self.delta / (1 + math.exp(tried)))
-        return 2 * tried
+        """Epsilon at `delta` of one text that a device has or lacks; see `device_plan.text_epsilon`."""
+        return text_epsilon(self.events(), self.delta)
 
     def statement(self) -> UserStatement:
         """The guarantee, in words and as a dictionary."""

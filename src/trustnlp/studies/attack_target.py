@@ -7,6 +7,7 @@ a regime of an assess run ──┘
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 from trustnlp import checks
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.data.membership_split import normalise
-from trustnlp.dp import Ledger
 from trustnlp.dp.ledger import FILE_NAME as LEDGER
 from trustnlp.errors import ArgumentError, GuaranteeError, ModelError
+from trustnlp.federated.device_plan import text_epsilon
+from trustnlp.federated.private_rounds import read_ledger
 from trustnlp.models import LabelModel, checkpoint, load_checkpoint
 from trustnlp.randomness import Streams
 from trustnlp.studies import assess
@@ -236,6 +238,10 @@ def _promise_of(folder: Path) -> Promise | None:
     places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
     for path in (place / LEDGER for place in places):
         if path.is_file():
-            ledger = Ledger.read(path)
-            return Promise(ledger.spent_epsilon(), ledger.plan.delta, f"the ledger beside the model ({LEDGER})")
+            ledger = read_ledger(path)
+            delta, source = ledger.plan.delta, f"the ledger beside the model ({LEDGER})"
+            if ledger.plan.unit == "example":
+                return Promise(ledger.spent_epsilon(), delta, source)
+            epsilon = text_epsilon(ledger.events(), delta)  # of one text, which has less than its user or device
+            return Promise(epsilon, delta, source) if math.isfinite(epsilon) else None
     return None

@@ -17,6 +17,7 @@ from torch import nn
 from trustnlp import checks, data, models
 from trustnlp.data.corpus import Corpus
 from trustnlp.data.registry import SYNTHETIC
+from trustnlp.dp.ledger import FILE_NAME
 from trustnlp.errors import ArgumentError
 from trustnlp.federated import (
     algorithms,
@@ -113,7 +114,7 @@ class Request:
 def run(
     request: Request, out: str | Path, *, progress: Progress = silent, overwrite: bool = False, command: str = ""
 ) -> Results:
-    """Trains into `out`/federated or `out`/federated-private; writes results.json and returns the results.
+    """Trains into `out`/federated or `out`/federated-private, beside the ledger; writes and returns the results.
 
     Interrupted, the same request goes on where it stopped.
 
@@ -133,7 +134,7 @@ def run(
         history = _train(request, prepared, model, streams, folder.path / request.regime, progress, stage)
         checkpoint.save(model, folder.path / request.regime)  # type: ignore[arg-type]
     with folder.timed("measuring"):
-        findings = [*_findings(request, prepared, model, streams)]
+        findings = [*_findings(request, prepared, model, streams, folder.path / request.regime)]
     record = folder.record(command, secret_seed=request.epsilon is not None) | {
         "corpus": {"name": corpus.name, "digest": corpus.digest, "train": len(corpus.train), "test": len(corpus.test)},
         "regimes": {request.regime: _facts(request, prepared, model, history)},
@@ -235,13 +236,14 @@ def _train(
     )
 
 
-def _findings(request: Request, prepared: Prepared, model: Any, streams: Streams) -> Sequence[Finding]:
+def _findings(request: Request, prepared: Prepared, model: Any, streams: Streams, folder: Path) -> Sequence[Finding]:
     corpus, findings = prepared.corpus, []
     labels = [partition.label_of(example) for example in corpus.train]
     if all(label is not None for label in labels):
         findings.append(partition_report.finding(prepared.partition, labels, streams.numpy("partition-report")))
     if prepared.plan is not None:
-        findings.append(epsilon_finding(prepared.plan, request.epsilon or 0.0))
+        ledger = private_rounds.read_ledger(folder / FILE_NAME)
+        findings.append(epsilon_finding(ledger, request.epsilon or 0.0))
     if corpus.test:
         findings += _utility(corpus, model, streams)
     return [*findings, *_served(prepared, model, streams)]

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from trustnlp import models
+from trustnlp.dp.ledger import FILE_NAME, Ledger
 from trustnlp.errors import GuaranteeError
 from trustnlp.federated import partition, private_rounds
+from trustnlp.federated.device_plan import text_epsilon
 from trustnlp.federated.fedavg import FedAvg
 from trustnlp.federated.partition import Partition
 from trustnlp.federated.poisson_activity import PoissonActivity
@@ -92,7 +94,8 @@ def federated_private(setting: Setting, folder: Path, progress: Progress, name: 
         stage=name,
     )
     facts = _facts(history, algorithm, devices) | {"statement": promised.statement().as_dict()}
-    return trained(model, folder, facts, epsilon_finding(promised, setting.epsilon))
+    ledger = private_rounds.read_ledger(folder / FILE_NAME)
+    return trained(model, folder, facts, epsilon_finding(ledger, setting.epsilon))
 
 
 def plan(setting: Setting) -> UserPrivacy:
@@ -142,27 +145,28 @@ def _round(record: Any) -> dict[str, float]:
     return {"round": record.number + 1, **record.figures}
 
 
-def epsilon_finding(promised: UserPrivacy, target: float) -> Finding:
-    """The budget that all rounds have spent for the user with the highest rate."""
-    statement = promised.statement()
+def epsilon_finding(ledger: Ledger, target: float) -> Finding:
+    """The budget that the ledger's rounds have spent for the user with the highest rate."""
+    promised: UserPrivacy = ledger.plan
+    spent, statement = ledger.spent_epsilon(), promised.statement()
     return Finding(
         "epsilon",
         "Privacy budget spent",
-        statement.epsilon,
+        spent,
         unit="epsilon",
         n=promised.devices,
         direction=Direction.LOWER,
         ideal=0.0,
-        verdict=Verdict.WITHIN_BUDGET if statement.epsilon <= target else Verdict.OVER_BUDGET,
-        source="privacy loss distribution of the plan's rounds (dp-accounting)",
+        verdict=Verdict.WITHIN_BUDGET if spent <= target else Verdict.OVER_BUDGET,
+        source="privacy loss distribution of the ledger's rounds (dp-accounting)",
         details={
             "target": target,
             "delta": promised.delta,
             "sigma": promised.noise_multiplier,
             "sample_rate": promised.largest_rate,
-            "steps": promised.rounds,
+            "steps": ledger.spent,
             "unit": "user",
-            "text_epsilon": promised.text_epsilon(),
+            "text_epsilon": text_epsilon(ledger.events(), promised.delta),
             "adjacency": promised.adjacency,
             "sampler": promised.selection,
             "accountant": "pld",
