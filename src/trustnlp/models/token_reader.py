@@ -169,16 +169,14 @@ class TokenReader:
         tree = Tree()
         way = tree.extend([], tokens[:half])
         ways = [tree.extend(way, end) for end in ends]
+        texts = [_Line([tree.ids[i] for i in way]) for way in ways]
+        device = next(self._model.parameters()).device
         try:
-            together = states(self._model, **self._inputs([_Line(tree.ids, tree)], _device(self._model)))[0]
+            (together,) = states(self._model, **self._inputs([_Line(tree.ids, tree)], device))
         except (TypeError, ValueError, RuntimeError):
             return False
-        for each in ways:
-            line = _Line([tree.ids[i] for i in each])
-            alone = states(self._model, **self._inputs([line], _device(self._model)))[0]
-            if not bool(((together[each] - alone).norm(dim=-1) <= _TOLERANCE * alone.norm(dim=-1)).all()):
-                return False
-        return True
+        alone = states(self._model, **self._inputs(texts, device))
+        return all(_agree(together[way], own[: len(way)]) for way, own in zip(ways, alone, strict=True))
 
 
 def _tree_inputs(trees: Sequence[Tree], width: int, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -190,6 +188,11 @@ def _tree_inputs(trees: Sequence[Tree], width: int, dtype: torch.dtype) -> dict[
         hidden[row, : len(tree), : len(tree)] = torch.from_numpy(~tree.sight())
     mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
     return {"position_ids": positions, "attention_mask": mask[:, None]}
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Whether all vectors (T, D) are those of `other`, but for rounding."""
+    return bool(((one - other).norm(dim=-1) <= _TOLERANCE * other.norm(dim=-1)).all())
 
 
 def _of(lines: NDArray[np.int64], order: NDArray[np.int64], batch: Sequence[int]) -> NDArray[np.int64]:
@@ -205,7 +208,3 @@ def _normalised(logits: Tensor, which: NDArray[np.int64], tokens: NDArray[np.int
     own = logits[rows, torch.from_numpy(np.ascontiguousarray(tokens)).to(logits.device)]
     answers: Array = (own.double() - totals[rows].double()).cpu().numpy()
     return answers
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
