@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, combinations
@@ -254,10 +254,33 @@ class Measured:
     details: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """What scores amount to: the arguments of `Metric.finding`."""
+
+    value: float
+    interval: Interval
+    minimum_detectable_effect: float | None
+    details: Mapping[str, Any]
+
+
 def judged(
-    metric: Metric, tests: Sequence[Measured], scope: Scope, generator: np.random.Generator, level: float, samples: int
+    metric: Metric,
+    tests: Sequence[Measured],
+    scope: Scope,
+    generator: np.random.Generator,
+    level: float,
+    samples: int,
+    figure: Callable[[Scores, float, np.random.Generator], Figure] | None = None,
 ) -> tuple[Finding, ...]:
     """A finding `<metric>-<name>` for each test: with several, intervals hold at once and p-values are Holm's.
+
+    Args:
+        metric, tests, scope: what was measured.
+        generator: drawn from.
+        level: coverage of all intervals at once, in (0, 1).
+        samples: as for `permutation_test`.
+        figure: what the finding tells of the scores; their effect size without it.
 
     Raises:
         ArgumentError: no test, or two whose names become the same id.
@@ -278,36 +301,45 @@ def judged(
     for own, test, scores, permutation in zip(metrics, tests, found, permuted, strict=True):
         if scores is None or permutation is None:
             sizes = (0, 0) if test.scores is None else test.scores.sizes
-            reason = f"{sizes[0]} and {sizes[1]} targets could be measured; {FEWEST_TARGETS} are needed of either set"
+            reason = f"{sizes[0]} and {sizes[1]} words could be measured; {FEWEST_TARGETS} are needed of either set"
             findings.append(own.unmeasured(scope, reason, n=sum(sizes), details=test.details))
             continue
-        p = {
+        told = {
             "p_two_sided": permutation.two_sided,
             "p_one_sided": permutation.one_sided,
             "p_holm": float(next(adjusted)),
+            "partitions": permutation.partitions,
+            "exact": permutation.exact,
+            "tests": len(p_values),
         }
-        told = {**p, "partitions": permutation.partitions, "exact": permutation.exact, "tests": len(p_values)}
-        findings.append(_finding(own, scope, scores, each, generator, {**told, **test.details}))
+        found_figure = (figure or effect_figure)(scores, each, generator)
+        findings.append(
+            own.finding(
+                scope,
+                found_figure.value,
+                found_figure.interval,
+                n=sum(scores.sizes),
+                minimum_detectable_effect=found_figure.minimum_detectable_effect,
+                details={**told, **test.details, **found_figure.details},
+            )
+        )
     return tuple(findings)
 
 
-def _finding(
-    metric: Metric, scope: Scope, scores: Scores, level: float, generator: np.random.Generator, told: dict[str, Any]
-) -> Finding:
+def effect_figure(scores: Scores, level: float, generator: np.random.Generator) -> Figure:
+    """The effect size, meaned over repetitions, with its interval; in the details, the BCa interval over targets."""
     beside = scores.variances - scores.both.var(axis=0, ddof=1)  # what the divisor holds besides the targets' spread
 
     def resampled(x: Array, y: Array) -> Array:
         variances = np.concatenate([x, y], axis=1).var(axis=1, ddof=1) + beside
         return np.asarray(((x.mean(axis=1) - y.mean(axis=1)) / np.sqrt(variances)).mean(axis=1))
 
-    found = bootstrap(resampled, scores.x, scores.y, generator=generator, level=level, replicates=1000)
-    return metric.finding(
-        scope,
+    rival = bootstrap(resampled, scores.x, scores.y, generator=generator, level=level, replicates=1000)
+    return Figure(
         float(effect_sizes(scores).mean()),
         effect_interval(scores, level),
-        n=sum(scores.sizes),
-        minimum_detectable_effect=_detectable(scores, level),
-        details={**told, "bootstrap": {"low": found.low, "high": found.high}},
+        _detectable(scores, level),
+        {"bootstrap": {"low": rival.low, "high": rival.high}},
     )
 
 
