@@ -263,6 +263,10 @@ class TestOpening:
         with pytest.raises(ModelError, match=r"dict does not tell where .*fast tokenizer"):
             open_scorer(bert[0], {"the": 1})
 
+    def test_a_tokenizer_of_a_larger_model(self, bert):
+        with pytest.raises(ModelError, match=r"the tokenizer knows 19 tokens, its model 18; give the tokenizer"):
+            open_scorer(bert[0], tokenizer([*PIECES, "more"]))
+
     def test_a_masked_model_without_mask(self, bert):
         pieces = [piece for piece in PIECES if piece != "[MASK]"]
         with pytest.raises(ModelError, match=r"no mask .*use a masked language model"):

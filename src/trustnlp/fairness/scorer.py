@@ -112,13 +112,14 @@ class ModelScorer:
         batch_tokens: about how many tokens are computed at once.
 
     Raises:
-        ModelError: a masked model whose tokenizer has no mask.
+        ModelError: a masked model whose tokenizer has no mask, or a tokenizer that knows more tokens than the model.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, kind: Kind, name: str, batch_tokens: int) -> None:
         self.kind = kind
         self.name = name
         self._model = model
+        self._vocabulary = _vocabulary(model, tokenizer)
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -183,8 +184,7 @@ class ModelScorer:
         several = next((each for each in asked if len(each.positions) != 1), None)
         if several is not None:
             raise ArgumentError("positions", "one for each text whose candidates are asked", several.positions)
-        config: Any = self._model.config
-        unknown = next((i for i in ids if not 0 <= i < config.vocab_size), None)
+        unknown = next((i for i in ids if not 0 <= i < self._vocabulary), None)
         if unknown is not None:
             raise ArgumentError("ids", f"tokens of {self.name}", unknown)
         tokens = np.tile(np.array(ids, dtype=np.int64), (len(asked), 1))
@@ -242,7 +242,7 @@ class ModelScorer:
 
 
 def open_scorer(
-    model: str | Path | nn.Module, tokenizer: Any = None, *, device: str = "cpu", batch_tokens: int = 2048
+    model: str | Path | nn.Module, tokenizer: Any = None, *, device: str = "cpu", batch_tokens: int = 1024
 ) -> ModelScorer:
     """A scorer of a masked or causal language model, in evaluation mode.
 
@@ -250,13 +250,13 @@ def open_scorer(
         model: a folder that trustnlp wrote, a Hugging Face folder or hub name (safetensors, a fast tokenizer), a
             `LanguageModel`, a `MaskedLanguageModel`, or a model of Transformers.
         tokenizer: of a model of Transformers: its fast tokenizer, or one of the `tokenizers` library.
-        device: where it computes.
+        device: where it computes; the model is moved there.
         batch_tokens: about how many tokens are computed at once; changes nothing but time and rounding.
 
     Raises:
         ArgumentError: no tokenizer, or one too many.
-        ModelError: it cannot be opened, is no masked or causal language model, or its tokenizer has no mask, or does
-            not tell where in the text its tokens stand.
+        ModelError: it cannot be opened, is no masked or causal language model, or its tokenizer has no mask, knows
+            more tokens than the model, or does not tell where in the text its tokens stand.
     """
     name = type(model).__name__ if isinstance(model, nn.Module) else Path(model).name
     held = model if isinstance(model, nn.Module) else _opened(model)
@@ -296,6 +296,15 @@ def _fast(tokenizer: Any) -> Tokenizer:
         reason = f"{type(tokenizer).__name__} does not tell where in the text its tokens stand"
         raise ModelError(reason, "give a fast tokenizer (tokenizer.json)")
     return found
+
+
+def _vocabulary(model: nn.Module, tokenizer: Tokenizer) -> int:
+    config: Any = model.config
+    known, pieces = int(config.vocab_size), tokenizer.get_vocab_size()
+    if pieces > known:
+        reason = f"the tokenizer knows {pieces} tokens, its model {known}"
+        raise ModelError(reason, "give the tokenizer that belongs to the model")
+    return known
 
 
 def _longest(model: nn.Module) -> int | None:

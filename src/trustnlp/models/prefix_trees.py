@@ -5,8 +5,8 @@
     the woman codes                       └─ codes
 
 A tree is a row of tokens. Each token attends to those on the way to the root, and has the position that it has in its
-text, so that it gets the hidden state that it would have alone. (Ainslie et al. 2020 and Miao et al. 2024 use such
-masks; the order of texts is that of a dictionary, in which neighbours share the most.)
+text, so that it gets the hidden state that it would have alone (tree attention, Miao et al. 2024, SpecInfer). Texts are
+taken in the order of a dictionary, in which neighbours share the most.
 
 Shape legend: L tokens of a tree.
 """
