@@ -55,6 +55,31 @@ def test_a_fifth_of_each_device_is_held_out_and_never_trained_on(request_of: Req
         assert set(held) | set(prepared.kept[device]) == set(own)
 
 
+@pytest.mark.parametrize("algorithm", ["lora-merged:rank=2", "lora-averaged:rank=2,trained=label_head.*+slot_head.*"])
+def test_adapters_by_name(algorithm: str, request_of: Request, tmp_path: Path) -> None:
+    asked = replace(request_of, algorithm=algorithm, model="transformer", rounds=1)
+    results = federate.run(asked, tmp_path / "run")
+    assert results.run["regimes"]["federated"]["algorithm"] == algorithm
+    assert models.load(tmp_path / "run" / "federated").schema.labels == ("alarm", "music", "phone")
+
+
+def test_devices_are_evaluated_by_one_noised_sum_and_nothing_else_tells_of_them(
+    request_of: Request, tmp_path: Path
+) -> None:
+    asked = replace(request_of, epsilon=8.0, evaluate_epsilon=2.0, conditions="")
+    results = federate.run(asked, tmp_path / "run")
+    assert {finding.id for finding in results} == {
+        "epsilon",
+        "label-accuracy",
+        "on-device-label-accuracy",
+        "on-device-label-accuracy-by-activity",
+    }
+    spent = results.get("epsilon", "federated-private")
+    assert 8 < (spent.value or 0) <= 10 == spent.details["target"]
+    told = results.get("on-device-label-accuracy", "federated-private")
+    assert told.details["privacy"]["epsilon"] <= 2
+
+
 def test_a_budget_for_users(request_of: Request, tmp_path: Path) -> None:
     asked = replace(request_of, epsilon=8.0, conditions="")
     results = federate.run(asked, tmp_path / "run")
@@ -120,6 +145,9 @@ def test_it_goes_on_where_it_stopped_whatever_the_workers(request_of: Request, t
         ({"local": "speed=9"}, ArgumentError, "'option of local' must be one of"),
         ({"epsilon": 8.0, "select": "activity"}, ArgumentError, "'select' must be uniform or poisson-activity"),
         ({"epsilon": 8.0, "algorithm": "scaffold"}, GuaranteeError, "sends control beside the change"),
+        ({"epsilon": 8.0, "algorithm": "lora-averaged:rank=2"}, GuaranteeError, "sends product beside the change"),
+        ({"algorithm": "lora-merged:rank=900"}, ArgumentError, "'rank' must be at most"),
+        ({"evaluate_epsilon": 0.0}, ArgumentError, "'evaluate_epsilon' must be a number > 0"),
         ({"epsilon": 0.0}, ArgumentError, "'epsilon' must be a number > 0"),
     ],
 )

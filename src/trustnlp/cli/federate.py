@@ -46,7 +46,8 @@ def federate(
         str,
         typer.Option(
             help="fedavg, fedprox:mu=0.1, fedopt:optimiser=adam, scaffold, fednova, feddyn:alpha=0.1, moon:mu=1, "
-            "fedbuff:buffer=10 (asynchronous).",
+            "fedbuff:buffer=10 (asynchronous); adapters of low rank: lora-averaged:rank=8, lora-frozen, lora-merged, "
+            "lora-projected.",
             rich_help_panel=_TRAINING,
         ),
     ] = "fedavg",
@@ -62,6 +63,14 @@ def federate(
         float | None, typer.Option(help="Below 1/K; default: 1/K^1.1, at most 0.001.", rich_help_panel=_PRIVATE)
     ] = None,
     clip_norm: Annotated[float, typer.Option(help="Of a device's change.", rich_help_panel=_PRIVATE)] = 0.3,
+    evaluate_privately: Annotated[
+        float | None,
+        typer.Option(
+            metavar="EPSILON",
+            help="Tell how the model does on devices by one noised sum of this budget, and no exact figure of devices.",
+            rich_help_panel=_PRIVATE,
+        ),
+    ] = None,
     column: Column = None,
     limit: Limit = 200_000,
     workers: Annotated[int, typer.Option(help="Processes; no result depends on it.")] = 1,
@@ -87,6 +96,7 @@ def federate(
         epsilon=epsilon,
         delta=delta,
         clip_norm=clip_norm,
+        evaluate_epsilon=evaluate_privately,
         workers=workers,
         limit=limit,
         seed=seed,

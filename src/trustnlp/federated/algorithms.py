@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trustnlp.federated import options
+from trustnlp.federated import named_lora, options
 from trustnlp.federated.algorithm import Algorithm
 from trustnlp.federated.fedavg import FedAvg
 from trustnlp.federated.fedbuff import FedBuff
@@ -25,11 +25,14 @@ ALGORITHMS: Mapping[str, type[Algorithm]] = {
     "feddyn": FedDyn,
     "moon": Moon,
     "fedbuff": FedBuff,
+    **named_lora.KINDS,
 }
 
 
 def parse(text: str, *, rounds: int, cohort: int, local: LocalTraining) -> Algorithm:
     """The algorithm that `text` names, `name` or `name:option=value,…`, with its other fields.
+
+    `named_lora.for_model` makes it one for a model, which those of low-rank adapters need.
 
     Raises:
         ArgumentError: no such algorithm or option, or a value that breaks its rule.

@@ -93,6 +93,21 @@ def adapt(
     return tuple(chosen)
 
 
+def merge(model: nn.Module) -> None:
+    """Takes out the adapters that `adapt` has put in: W + s B A takes their place, and all is trainable again.
+
+    The model answers as before, up to rounding, and has the parameters that it had before it was adapted.
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, LowRank)]
+    for name, module in found:
+        with torch.no_grad():
+            module.base.weight.add_(module.b @ module.a, alpha=module.scale)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.base)
+    if found:
+        model.requires_grad_(True)
+
+
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 

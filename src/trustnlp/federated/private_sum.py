@@ -137,7 +137,7 @@ class PrivateSum:
         checks.positive("epsilon", epsilon, "give a budget such as 1")
         draft = cls(bound, accounting.MOST_NOISE, delta, **fields)
         if draft.kind == "gaussian":
-            factor = accounting.calibrate(epsilon, delta, draft._events())
+            factor = accounting.calibrate(epsilon, delta, draft.events())
             return cls(bound, accounting.MOST_NOISE * factor, delta, **fields)
 
         def excess(log_noise: float) -> float:
@@ -156,7 +156,7 @@ class PrivateSum:
     def epsilon(self) -> float:
         """Epsilon at `delta` of all releases: by PLD, of discrete noise by Renyi divergences."""
         spent = accounting.epsilon if self.kind == "gaussian" else accounting.rdp_epsilon
-        return spent(self._events(), self.delta)
+        return spent(self.events(), self.delta)
 
     def guarantee(self) -> Guarantee:
         """Of all releases together."""
@@ -206,7 +206,8 @@ class PrivateSum:
         generator = streams.numpy("noise/private sum", number)
         return NoisySum(exact + discrete_gaussian(self.std, exact.shape, generator), self.std, self.kind)
 
-    def _events(self) -> tuple[accounting.Event, ...]:
+    def events(self) -> tuple[accounting.Event, ...]:
+        """What all releases spend of a device."""
         return (accounting.Event(1.0, self.noise_multiplier, self.releases),)
 
 

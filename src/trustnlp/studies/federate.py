@@ -6,6 +6,7 @@ device, which a common test split cannot.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from trustnlp.errors import ArgumentError
 from trustnlp.federated import (
     algorithms,
     conditions,
+    low_rank,
     options,
     partition,
     partition_report,
@@ -31,16 +33,18 @@ from trustnlp.federated import (
 )
 from trustnlp.federated.algorithm import Algorithm
 from trustnlp.federated.local_training import LocalTraining
+from trustnlp.federated.named_lora import for_model
 from trustnlp.federated.partition import Partition
 from trustnlp.federated.poisson_activity import PoissonActivity
 from trustnlp.federated.population import Partitioned
+from trustnlp.federated.private_evaluation import PrivateEvaluation
 from trustnlp.federated.simulator import History, simulate
 from trustnlp.federated.user_privacy import UserPrivacy
 from trustnlp.models import checkpoint
 from trustnlp.progress import Progress, silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Direction, Finding, Results
-from trustnlp.studies import corpora, measures, tasks
+from trustnlp.studies import corpora, device_evaluation, measures, tasks
 from trustnlp.studies.federated_regimes import epsilon_finding
 from trustnlp.studies.run_folder import choose_seed, open_run
 from trustnlp.uncertainty import bootstrap
@@ -67,6 +71,8 @@ class Request:
         epsilon, delta: a budget for each device with all its texts; None trains without privacy, or for a delta that
             suits the number of devices.
         clip_norm: of a device's change, where it is private.
+        evaluate_epsilon: a budget for telling how the model does on the devices' held-out texts, by one noised sum
+            (`device_evaluation`) in place of exact figures of devices; None tells these.
         workers: processes; no result depends on it.
         limit, seed, quick, device, columns: as for `train`.
     """
@@ -84,6 +90,7 @@ class Request:
     epsilon: float | None = None
     delta: float | None = None
     clip_norm: float = 0.3
+    evaluate_epsilon: float | None = None
     workers: int = 1
     limit: int = 200_000
     seed: int | None = None
@@ -95,6 +102,12 @@ class Request:
         checks.at_least("limit", self.limit, 1)
         if self.epsilon is not None:
             checks.positive("epsilon", self.epsilon, "give a budget such as 8")
+        if self.evaluate_epsilon is not None:
+            checks.positive("evaluate_epsilon", self.evaluate_epsilon, "give a budget such as 1")
+
+    def delta_for(self, devices: int) -> float:
+        """The delta asked for, or one that suits the number of devices."""
+        return self.delta or min(1e-3, 1 / devices**1.1)
 
     @property
     def regime(self) -> str:
@@ -132,6 +145,7 @@ def run(
     stage = f"{request.regime} training"
     with folder.timed(request.regime):
         history = _train(request, prepared, model, streams, folder.path / request.regime, progress, stage)
+        low_rank.merge(model)
         checkpoint.save(model, folder.path / request.regime)  # type: ignore[arg-type]
     with folder.timed("measuring"):
         findings = [*_findings(request, prepared, model, streams, folder.path / request.regime)]
@@ -195,7 +209,7 @@ def prepare(request: Request, corpus: Corpus, streams: Streams) -> Prepared:
     if request.epsilon is None:
         selection.parse(request.select)
         return found
-    delta = request.delta or min(1e-3, 1 / len(spread) ** 1.1)
+    delta = request.delta_for(len(spread))
     plan = private_rounds.plan_for(
         request.epsilon, delta, algorithm, _poisson(request), found.sizes, clip_norm=request.clip_norm
     )
@@ -222,7 +236,7 @@ def _train(
     return simulate(
         Partitioned(model.encode(prepared.corpus.train, for_training=True), prepared.kept),
         model,
-        request.parsed(),
+        for_model(request.parsed(), model, streams),
         selection=_poisson(request) if prepared.plan else selection.parse(request.select),
         conditions=conditions.parse(request.conditions),
         privacy=prepared.plan,
@@ -239,14 +253,38 @@ def _train(
 def _findings(request: Request, prepared: Prepared, model: Any, streams: Streams, folder: Path) -> Sequence[Finding]:
     corpus, findings = prepared.corpus, []
     labels = [partition.label_of(example) for example in corpus.train]
-    if all(label is not None for label in labels):
+    private_figures = None if request.evaluate_epsilon is None else _evaluation(request, prepared, model)
+    if private_figures is None and all(label is not None for label in labels):
         findings.append(partition_report.finding(prepared.partition, labels, streams.numpy("partition-report")))
     if prepared.plan is not None:
         ledger = private_rounds.read_ledger(folder / FILE_NAME)
-        findings.append(epsilon_finding(ledger, request.epsilon or 0.0))
+        target = (request.epsilon or 0.0) + (request.evaluate_epsilon or 0.0)
+        beside = () if private_figures is None else private_figures.summing.events()
+        findings.append(epsilon_finding(ledger, target, beside))
     if corpus.test:
         findings += _utility(corpus, model, streams)
-    return [*findings, *_served(prepared, model, streams)]
+    if private_figures is None:
+        return [*findings, *_served(prepared, model, streams)]
+    encoded = model.encode([prepared.corpus.train[i] for i in prepared.held_out])
+    own = streams.child(f"evaluation/{_digest(model)}")  # of another model's sums the noise must be another
+    return [
+        *findings,
+        *device_evaluation.findings(private_figures, model, encoded, prepared.held_by, prepared.sizes, own),
+    ]
+
+
+def _evaluation(request: Request, prepared: Prepared, model: Any) -> PrivateEvaluation:
+    if not len(prepared.held_out):
+        rule = f"left out, as no device has the {HELD_OUT} texts of which one is held out"
+        raise ArgumentError("evaluate_epsilon", rule, request.evaluate_epsilon)
+    return device_evaluation.planned(model, request.evaluate_epsilon or 0.0, request.delta_for(len(prepared.sizes)))
+
+
+def _digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _served(prepared: Prepared, model: Any, streams: Streams) -> Sequence[Finding]:

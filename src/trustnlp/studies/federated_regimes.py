@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from trustnlp import models
+from trustnlp.dp import accounting
 from trustnlp.dp.ledger import FILE_NAME, Ledger
 from trustnlp.errors import GuaranteeError
 from trustnlp.federated import partition, private_rounds
-from trustnlp.federated.device_plan import text_epsilon
+from trustnlp.federated.device_plan import FALSE_POSITIVE_RATES, text_epsilon
 from trustnlp.federated.fedavg import FedAvg
 from trustnlp.federated.partition import Partition
 from trustnlp.federated.poisson_activity import PoissonActivity
@@ -145,10 +146,16 @@ def _round(record: Any) -> dict[str, float]:
     return {"round": record.number + 1, **record.figures}
 
 
-def epsilon_finding(ledger: Ledger, target: float) -> Finding:
-    """The budget that the ledger's rounds have spent for the user with the highest rate."""
+def epsilon_finding(ledger: Ledger, target: float, beside: tuple[accounting.Event, ...] = ()) -> Finding:
+    """The budget that the ledger's rounds have spent for the user with the highest rate.
+
+    Args:
+        target: what may be spent.
+        beside: what else was released of the same users, such as an evaluation on their devices.
+    """
     promised: UserPrivacy = ledger.plan
-    spent, statement = ledger.spent_epsilon(), promised.statement()
+    events, statement = (*ledger.events(), *beside), promised.statement()
+    spent = accounting.epsilon(events, promised.delta)
     return Finding(
         "epsilon",
         "Privacy budget spent",
@@ -166,12 +173,12 @@ def epsilon_finding(ledger: Ledger, target: float) -> Finding:
             "sample_rate": promised.largest_rate,
             "steps": ledger.spent,
             "unit": "user",
-            "text_epsilon": text_epsilon(ledger.events(), promised.delta),
+            "text_epsilon": text_epsilon(events, promised.delta),
             "adjacency": promised.adjacency,
             "sampler": promised.selection,
             "accountant": "pld",
-            "epsilon_rdp": statement.epsilon_rdp,
-            "attack_ceiling": {str(fpr): tpr for fpr, tpr in statement.ceilings.items()},
+            "epsilon_rdp": accounting.rdp_epsilon(events, promised.delta) if events else 0.0,
+            "attack_ceiling": {str(fpr): accounting.attack_ceiling(events, fpr) for fpr in FALSE_POSITIVE_RATES},
             "statement": str(statement),
         },
     )
