@@ -15,7 +15,6 @@ it is installed, tells sums over sentences alone, which are compared as a mean o
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -31,6 +30,8 @@ import torch
 import transformers
 
 from trustnlp import models
+from trustnlp.data.crows_pairs import read_crows_pairs
+from trustnlp.data.stereoset import KINDS, read_stereoset
 from trustnlp.fairness.scorer import Asked, Tokens, open_scorer
 from trustnlp.models.language_model import BEGIN
 from trustnlp.randomness import Streams
@@ -46,19 +47,18 @@ Contestant = Callable[[Sequence[Text]], list[np.ndarray]]
 
 def stereo_set(folder: Path, items: int | None) -> list[Text]:
     """Each sentence, those of the second kind after their context."""
-    data = json.loads((folder / "stereoset" / "dev.json").read_text(encoding="utf-8"))["data"]
+    read = read_stereoset(folder / "stereoset" / "dev.json")
+    chosen = [item for kind in KINDS for item in [each for each in read if each.kind == kind][:items]]
     return [
-        (item["context"] if kind == "intersentence" else "", sentence["sentence"])
-        for kind in ("intrasentence", "intersentence")
-        for item in data[kind][:items]
-        for sentence in item["sentences"]
+        (item.context if item.kind == "intersentence" else "", sentence)
+        for item in chosen
+        for sentence in (item.stereotype, item.anti_stereotype, item.unrelated)
     ]
 
 
 def crows_pairs(folder: Path, items: int | None) -> list[Text]:
-    with (folder / "crows-pairs" / "crows_pairs_anonymized.csv").open(encoding="utf-8", newline="") as lines:
-        rows = [*csv.DictReader(lines)][:items]
-    return [("", row[name]) for row in rows for name in ("sent_more", "sent_less")]
+    pairs = read_crows_pairs(folder / "crows-pairs" / "crows_pairs_anonymized.csv")[:items]
+    return [("", sentence) for pair in pairs for sentence in (pair.more, pair.less)]
 
 
 def contestants(model: models.LanguageModel) -> dict[str, Contestant]:
