@@ -85,6 +85,13 @@ def test_noncentralities_are_scipys(t, freedom):
         assert stats.nct.cdf(t, freedom, found) == pytest.approx(probability, abs=3e-5)
 
 
+@pytest.mark.parametrize("t", [-2.0, 0.0, 7.0])
+def test_with_a_known_divisor_the_interval_is_students(t):
+    for probability in (0.025, 0.975):
+        expected = t - stats.t.ppf(probability, 9)
+        assert association._noncentrality(t, 9, probability, share=0.0) == pytest.approx(expected, abs=2e-2)
+
+
 def test_noncentralities_exist_where_scipys_distribution_is_nan():
     # With so large a t nearly all of its variation is the chi variable's.
     for probability in (0.025, 0.975):

@@ -163,7 +163,7 @@ def test_sentences():
 
 @pytest.mark.parametrize("template", ["{group} works.", "{group} {attribute} {attribute}", "none"])
 def test_templates_need_their_two_fields(template):
-    with pytest.raises(ArgumentError, match="with one .group. and one"):
+    with pytest.raises(ArgumentError, match=r"one {group} and one {attribute}"):
         ProbabilityTest("t", GROUPS, JOBS_A, JOBS_B, (template,))
 
 

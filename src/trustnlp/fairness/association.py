@@ -134,9 +134,8 @@ def effect_interval(scores: Scores, level: float = 0.95) -> Interval:
 
     For one repetition it is the exact interval of Cohen's d by the noncentral t distribution (Hedges and Olkin 1985,
     chapter 5; Steiger and Fouladi 1997), with its ends on the scale of this d: exact for normal associations of
-    equal spread. With repetitions that interval is of the means of the targets, and the spread within targets, which
-    widens the divisor of d, is taken as known; so the repetitions of one target, and whatever they have in common,
-    count once.
+    equal spread. With repetitions it is of the means of the targets, and the spread within targets, which widens the
+    divisor of d, is taken as known; so the repetitions of one target, and whatever they have in common, count once.
 
     Args:
         scores: what was measured.
@@ -157,9 +156,11 @@ def effect_interval(scores: Scores, level: float = 0.95) -> Interval:
         moved = n * m / ((n + m) * (n + m - 1)) * (other**2 - g**2) * within**2
         return float(other * within / math.sqrt(scores.variances.mean() + moved))
 
-    root = math.sqrt(n * m / (n + m))
+    root, freedom = math.sqrt(n * m / (n + m)), n + m - 2
+    besides = scores.variances.mean() - n * m / ((n + m) * (n + m - 1)) * (g * within) ** 2
+    share = min(1.0, float(freedom / (freedom + 1) * within**2 / besides))
     tails = (0.5 + level / 2, 0.5 - level / 2)
-    low, high = (on_scale(_noncentrality(g * root, n + m - 2, tail) / root) for tail in tails)
+    low, high = (on_scale(_noncentrality(g * root, freedom, tail, share) / root) for tail in tails)
     value = float(effect_sizes(scores).mean())
     shift = value - on_scale(g)  # the mean of d differs a little from the d of means
     return Interval(min(low + shift, value), max(high + shift, value), level)
@@ -383,18 +384,24 @@ def _cohen(d: Array, n: int, m: int) -> Array:
     return np.asarray(np.sign(d) * np.sqrt(squared / (1 - squared) * (n + m) * (n + m - 2) / (n * m)))
 
 
-def _noncentrality(t: float, freedom: int, probability: float) -> float:
+def _noncentrality(t: float, freedom: int, probability: float, share: float = 1.0) -> float:
     """The noncentrality at which a noncentral t variable stays below `t` with this probability.
 
-    Such a variable is (z + noncentrality) / w, with z normal and w^2 chi-square over its degrees of freedom. The mean
-    over a grid of w is right to about 1e-5 at any t; SciPy's distribution function is NaN in its far tails.
+    Such a variable is (z + noncentrality) / w, with z normal and w^2 chi-square over its degrees of freedom. Where only
+    a `share` of the variance in the divisor of an effect size is estimated and the rest is known, what is told is not
+    the noncentrality but noncentrality * sqrt(1 + share (w^2 - 1)) / w, the effect in units of what was estimated. At
+    share 1 the two are the same; at 0 the variable less what is told is Student's.
+
+    The mean over a grid of w is right to about 1e-5 at any t; SciPy's distribution function is NaN in its far tails.
     """
-    bounds = t * _chi(freedom)
+    chi = _chi(freedom)
+    slope = chi / np.sqrt(1 + share * (chi**2 - 1))
 
-    def excess(noncentrality: float) -> float:
-        return float(special.ndtr(bounds - noncentrality).mean()) - probability
+    def excess(effect: float) -> float:
+        return float(special.ndtr(t * chi - effect * slope).mean()) - probability
 
-    return float(optimize.brentq(excess, bounds.min() - 10, bounds.max() + 10, xtol=1e-9))
+    ends, reach = t * chi / slope, 10 / slope.min()
+    return float(optimize.brentq(excess, ends.min() - reach, ends.max() + reach, xtol=1e-9))
 
 
 @lru_cache(maxsize=16)
