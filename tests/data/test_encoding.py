@@ -142,6 +142,11 @@ class TestSubwords:
         assert found.spans.tolist() == [4]
         assert found.words.tolist() == [2]
 
+    def test_each_piece_tells_its_place(self):
+        text = "play raining"
+        places = Subwords(wordpiece(), max_pieces=4).places(text)
+        assert [text[start:end] for start, end in places] == ["", "play", "rain", ""]
+
     def test_the_given_tokenizer_is_left_as_it_was(self):
         given = wordpiece()
         Subwords(given, max_pieces=4)

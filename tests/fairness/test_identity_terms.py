@@ -133,3 +133,9 @@ def test_names_are_matched_in_frequency():
         assert 0.75 <= births[him, "M"] / births[her, "F"] <= 1 / 0.75, (him, her)
         assert births[him, "F"] < 0.02 * births[him, "M"]
         assert births[her, "M"] < 0.02 * births[her, "F"]
+
+
+def test_places_are_those_of_the_terms():
+    text = "Her son, Emma's husband: play jazz"
+    assert [text[start:end] for start, end in GENDER.places(text)] == ["Her", "son", "Emma", "husband"]
+    assert GENDER.places("play jazz") == []

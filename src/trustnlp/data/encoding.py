@@ -191,6 +191,10 @@ class Subwords:
         """The tokenizer, as the text of a `tokenizer.json`."""
         return self._tokenizer.to_str()
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where each piece begins and ends in `text`, in characters; special pieces stand at (0, 0)."""
+        return list(self._tokenizer.encode(text).offsets)
+
     def encode(self, texts: Sequence[str]) -> SubwordTexts:
         """The texts as pieces, with the first piece of each whitespace-separated word."""
         found = self._tokenizer.encode_batch(list(texts))

@@ -151,6 +151,10 @@ class IdentityTerms:
         neutral = [(match, self._neighbour[_key(match)]) for match in others[:missing]]
         return _rewritten(text, sorted(peers + neutral, key=lambda change: change[0].start()))
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where each identity term begins and ends in `text`, in characters."""
+        return [match.span() for match, _ in self._swaps(text)]
+
     def _swaps(self, text: str) -> list[tuple[re.Match[str], str]]:
         found = []
         for match in _WORD.finditer(text):

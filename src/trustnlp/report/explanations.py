@@ -578,6 +578,39 @@ EXPLANATIONS = (
         "0%: who speaks should not decide what is understood.",
     ),
     Explanation(
+        "counterfactual-probability-change",
+        "fairness",
+        "Probabilities of the answers move by {value} on average when only the words that signal the group change.",
+        "The same text is put to the model twice, once as written and once with the group's signal words exchanged. "
+        "The figure says how far the probabilities move, even where the answer stays the same.",
+        "0%: who speaks should not decide what is understood.",
+    ),
+    Explanation(
+        "prediction-sensitivity",
+        "fairness",
+        "The answer's probability has sensitivity {value} to the words that tell the group.",
+        "For each text: how much the probability of the answer would change if the inner representation of the words "
+        "that tell the group moved a little, added up over those words. Every model that reads is sensitive to words; "
+        "what counts is the excess over the other words of the same texts. The figure depends on the scale of the "
+        "model's representations, and is small where the model is certain, even if it is certain because of the group.",
+        "0: the answer does not depend on the words that tell the group.",
+    ),
+    Explanation(
+        "planted-rank-agreement",
+        "fairness",
+        "The measure's ranking of models agrees with the bias planted in them by {value}.",
+        "Models are trained on corpora that differ only in how strongly the label depends on the group. Spearman's "
+        "rank correlation says whether the measure orders the models as the planted strength does.",
+        "1: a stronger bias always gives a larger figure. 0: the measure says nothing about the bias.",
+    ),
+    Explanation(
+        "rank-agreement-lead",
+        "fairness",
+        "Prediction sensitivity agrees with the planted bias by {value} more than counterfactual flips do.",
+        "The difference between two rank correlations with the planted strength, over the same models.",
+        "At or above 0: prediction sensitivity follows the bias at least as well.",
+    ),
+    Explanation(
         "*-by-activity-decile",
         "fairness",
         "The tenth of the devices that the model serves worst gets {value}.",

@@ -8,6 +8,7 @@ from trustnlp.studies.canary_extraction import STUDY as CANARY_EXTRACTION
 from trustnlp.studies.device_selection import STUDY as DEVICE_SELECTION
 from trustnlp.studies.distributed_training import STUDY as DISTRIBUTED_TRAINING
 from trustnlp.studies.federated_challenges import STUDY as FEDERATED_CHALLENGES
+from trustnlp.studies.prediction_sensitivity import STUDY as PREDICTION_SENSITIVITY
 from trustnlp.studies.privacy_ladder import STUDY as PRIVACY_LADDER
 from trustnlp.studies.private_training import STUDY as PRIVATE_TRAINING
 from trustnlp.studies.reference_attack import STUDY as REFERENCE_ATTACK
@@ -23,5 +24,6 @@ STUDIES: Mapping[str, Study] = {
         CANARY_EXTRACTION,
         DEVICE_SELECTION,
         FEDERATED_CHALLENGES,
+        PREDICTION_SENSITIVITY,
     )
 }
