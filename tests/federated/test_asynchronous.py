@@ -161,6 +161,17 @@ class TestBadDays:
         assert history.rounds[0].problems["too long"] > 1
         assert np.linalg.norm(w) < 10
 
+    @pytest.mark.parametrize("buffer", [1, 2, 3])
+    @pytest.mark.parametrize("seed", range(4))
+    def test_already_the_first_step_of_a_small_buffer_is_as_safe_as_a_round(self, buffer: int, seed: int) -> None:
+        """Three of ten answers are a million times too long, and often the first of all."""
+        more: dict[str, Any] = {"conditions": Conditions(huge=0.3, nan=0.1), "streams": Streams(seed)}
+        w, history = run(FedBuff(1, 15, ONE_STEP, buffer=buffer), **more)
+        model = Regression(3)
+        train(PROBLEM, model, FedAvg(1, 15, ONE_STEP), **more)
+        assert history.rounds[0].returned >= buffer
+        assert np.linalg.norm(w) < 3 * np.linalg.norm(model.w.detach()) + 1
+
     def test_a_lost_device_keeps_its_place_until_the_deadline(self) -> None:
         one = problem([1, 5])
         late = Conditions(startup=0, speed=1, speed_spread=0, bandwidth=1e18, bandwidth_spread=0, deadline=3)

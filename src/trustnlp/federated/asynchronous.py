@@ -20,7 +20,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ from trustnlp.federated.crew import Crew, Setting
 from trustnlp.federated.fedbuff import FedBuff
 from trustnlp.federated.local_training import Vectors
 from trustnlp.federated.private_rounds import Plan
-from trustnlp.federated.simulator import RoundRecord, Server, longest, within, without_outliers
+from trustnlp.federated.screening import Screen
+from trustnlp.federated.simulator import RoundRecord, Server
 from trustnlp.federated.worker import Report, Returned, Task
 
 MEMORY = 32  # newest changes whose median length says which ones are too long; a buffer may be too few for that
@@ -107,7 +108,7 @@ class AsynchronousServer(Server):
         self._flying: list[Flight] = []  # a heap
         self._asked: set[int] = set()  # devices that have begun at the newest version
         self._versions: dict[int, Vectors] = {}  # what was sent to those under way; the weights are under ""
-        self._lengths: deque[float] = deque(maxlen=MEMORY)
+        self._screen = Screen(MEMORY)
         self._early: dict[int, Returned] = {}  # computed answers of devices under way
 
     def round(self) -> RoundRecord:
@@ -118,9 +119,7 @@ class AsynchronousServer(Server):
         if good:
             self._follow_buffer(good)
         reports = [report for one in landed for report in one.reports]
-        self._lengths.extend(report.length for report in reports if math.isfinite(report.length))
-        self._longest = longest(self._lengths) or self._longest
-        self._observe(reports, {one.flight.device: one.flight.seconds for one in landed})
+        self._learn(reports, {one.flight.device: one.flight.seconds for one in landed})
         self._record(
             reports,
             np.array([one.flight.texts for one in landed], dtype=np.int64),
@@ -137,16 +136,19 @@ class AsynchronousServer(Server):
         return self._records[-1]
 
     def _wait(self) -> list[Landed]:
-        """All flights that end before the buffer is full."""
-        size = self._buffered.buffer
+        """All flights that end before the buffer is full.
+
+        As long as nothing is known of lengths, also before as many answers have come as devices train at once: a step
+        of a few could not tell which of them is too long, and one that went wrong would not be mended by the next.
+        """
+        known = self._screen.ceiling is not None
+        size = self._buffered.buffer if known else max(self._buffered.buffer, self._algorithm.cohort)
         landed: list[Landed] = []
         while sum(one.usable for one in landed) < size and len(landed) < WAITS * size and self._anyone():
             landed.append(self._land(heapq.heappop(self._flying)))
-        if self._longest is not None:
+        if known:
             return landed
-        # Nothing was known of lengths yet; the first step is of those that the others show to be sound. A buffer of
-        # very few answers can be mistaken in that.
-        came = iter(without_outliers([one.returned for one in landed if one.returned is not None]))
+        came = iter(self._screen.sift([one.returned for one in landed if one.returned is not None]))
         return [one if one.returned is None else Landed(one.flight, next(came)) for one in landed]
 
     def _anyone(self) -> bool:
@@ -199,7 +201,7 @@ class AsynchronousServer(Server):
         if flight.device not in self._early:
             self._compute(flight)
         returned = self._early.pop(flight.device)
-        return Landed(flight, returned if self._longest is None else within(returned, self._longest))
+        return Landed(flight, returned if self._screen.ceiling is None else self._screen.sift([returned])[0])
 
     def _compute(self, flight: Flight) -> None:
         """The answer that has come and the next few of the same version, by all workers at once."""
@@ -237,7 +239,6 @@ class AsynchronousServer(Server):
         return super()._memory() | {
             "clock": self._clock,
             "begun": self._begun,
-            "lengths": list(self._lengths),
             "flying": [list(astuple(flight)) for flight in sorted(self._flying)],
             "versions": {str(version): sent for version, sent in self._versions.items()},
         }
@@ -245,7 +246,6 @@ class AsynchronousServer(Server):
     def _remember(self, state: Mapping[str, Any]) -> None:
         super()._remember(state)
         self._clock, self._begun = state["clock"], state["begun"]
-        self._lengths.extend(state["lengths"])
         self._flying = [Flight(*each) for each in state["flying"]]  # sorted, and so a heap
         self._versions = {int(version): self._here(sent) for version, sent in state["versions"].items()}
 

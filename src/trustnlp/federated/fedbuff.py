@@ -22,6 +22,7 @@ class FedBuff(Algorithm):
 
     Args:
         buffer: answers of a step, the paper's K; with `cohort` equally fast devices and a buffer as large it is FedAvg.
+            The first step waits for `cohort` of them if that is more, to tell by the others which are too long.
         damping: how much less stale answers count, >= 0; 0 counts all alike.
     """
 

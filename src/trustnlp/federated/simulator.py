@@ -34,8 +34,9 @@ from trustnlp.federated.crew import Crew, Setting, crew
 from trustnlp.federated.local_training import Vectors
 from trustnlp.federated.population import Population
 from trustnlp.federated.private_rounds import Plan, PrivateRounds, begin
+from trustnlp.federated.screening import Screen
 from trustnlp.federated.selection import Uniform
-from trustnlp.federated.worker import NOT_FINITE, TOO_LONG, Report, Returned, Task
+from trustnlp.federated.worker import NOT_FINITE, Report, Returned, Task
 from trustnlp.models.state import load_state, save_state
 from trustnlp.models.training import deferred_interrupt
 from trustnlp.progress import Progress, silent
@@ -44,7 +45,6 @@ from trustnlp.randomness import Streams
 CHECKPOINT = "federated.safetensors"
 BLOCK = 8  # devices that one worker sums before anything is handed over
 PATIENCE = 20  # rounds in which nothing finite may come back
-OUTLIER = 10.0  # a change so many times longer than the median of the round before is left out
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -202,7 +202,7 @@ class Server:
             devices = len(population.sizes)
             self._private = begin(privacy, algorithm, selection, self._selector, conditions, devices, streams, folder)
         self._kept: dict[int, Vectors] = {}
-        self._longest: float | None = None  # that a change may be; unknown in the first round
+        self._screen = Screen()
         self._records: list[RoundRecord] = []
         self._seconds = 0.0
 
@@ -266,7 +266,7 @@ class Server:
         """The devices that come back, in blocks; nobody needs to simulate the others."""
         back = np.flatnonzero(outcome.returned)
         private = self._private is not None  # its changes are clipped, none is left out, and the plan weighs them
-        size = 1 if self._longest is None and not private else BLOCK
+        size = 1 if self._screen.ceiling is None and not private else BLOCK
         for start in range(0, len(back), size):
             block = back[start : start + size]
             devices = tuple(cohort.devices[block].tolist())
@@ -275,7 +275,7 @@ class Server:
                 self.number,
                 devices,
                 (1.0,) * len(block) if private else tuple(cohort.weights[block].tolist()),
-                self._longest or math.inf,
+                self._screen.ceiling or math.inf,
                 None if self._private is None else self._private.clip_norm(),
                 {device: self._kept[device] for device in devices if device in self._kept},
                 {device: factor for device, factor in damage if factor != 1},
@@ -286,8 +286,8 @@ class Server:
         total: Vectors = {}
         reports: list[Report] = []
         returned: Iterable[Returned] = self._hands.run(tasks, self.weights, self._algorithm.sent(self._state))
-        if self._longest is None and self._private is None:
-            returned = without_outliers(list(returned))
+        if self._screen.ceiling is None and self._private is None:
+            returned = self._screen.sift(list(returned))
         for part in returned:
             for name, vector in part.total.items():
                 total[name] = total[name].add_(vector) if name in total else vector
@@ -327,7 +327,7 @@ class Server:
 
     def _learn(self, reports: Sequence[Report], seconds: Mapping[int, float]) -> None:
         """What the next rounds make of this one: whom to select, and how long a change may be."""
-        self._longest = longest([report.length for report in reports]) or self._longest
+        self._screen.learn(report.length for report in reports)
         self._observe(reports, seconds)
 
     def _observe(self, reports: Sequence[Report], seconds: Mapping[int, float]) -> None:
@@ -375,7 +375,7 @@ class Server:
     def _memory(self) -> dict[str, Any]:
         return {
             "number": self.number,
-            "longest": self._longest,
+            "screen": self._screen.state(),
             "seconds": self._seconds,
             "records": [
                 asdict(record) | {"loss": repr(record.loss), "seconds": repr(record.seconds)}
@@ -418,7 +418,8 @@ class Server:
 
     def _remember(self, state: Mapping[str, Any]) -> None:
         where = self.weights.device
-        self.number, self._seconds, self._longest = state["number"], state["seconds"], state["longest"]
+        self.number, self._seconds = state["number"], state["seconds"]
+        self._screen.restore(state["screen"])
         self._records = [
             RoundRecord(**record | {name: float(record[name]) for name in ("loss", "seconds")})
             for record in state["records"]
@@ -443,24 +444,6 @@ class Server:
             "sizes": _digest(torch.from_numpy(np.ascontiguousarray(self._population.sizes))),
             "rules": hashlib.sha256("\n".join(said).encode()).hexdigest(),
         }
-
-
-def longest(lengths: Sequence[float]) -> float | None:
-    """How long a change may be, by those that came back: so long as most are sound, they decide."""
-    finite = [length for length in lengths if math.isfinite(length)]
-    return OUTLIER * float(np.median(finite)) or None if finite else None
-
-
-def without_outliers(returned: Sequence[Returned]) -> Iterator[Returned]:
-    """Single devices, of which those are left out whose change is far longer than the others'."""
-    ceiling = longest([report.length for part in returned for report in part.reports])
-    return (part if ceiling is None else within(part, ceiling) for part in returned)
-
-
-def within(part: Returned, ceiling: float) -> Returned:
-    """What a single device gave back, left out if its change is longer than `ceiling`."""
-    (report,) = part.reports
-    return Returned({}, (replace(report, problem=TOO_LONG),), {}) if report.length > ceiling else part
 
 
 def _digest(tensor: Tensor) -> str:
