@@ -1,3 +1,4 @@
+import os
 from functools import partial
 from pathlib import Path
 
@@ -91,3 +92,11 @@ def test_the_target_is_on_the_way_from_chance_to_where_the_baseline_ends(tmp_pat
     }
     assert set(trainings.rates.values()) == {1.0}
     assert trainings.targets["static"] == pytest.approx(0.25 + 0.95 * 0.2)
+
+
+@pytest.mark.skipif("TRUSTNLP_DATA" not in os.environ, reason="set TRUSTNLP_DATA to the public corpora")
+def test_stars_are_five_or_fewer():
+    corpus = device_selection._corpus("amazon-instruments")
+    assert corpus is not None
+    assert {one.label for split in (corpus.train, corpus.valid, corpus.test) for one in split} == {"five", "fewer"}
+    assert device_selection._corpus("synthetic") is None

@@ -25,6 +25,9 @@ from trustnlp.models.words import WordVectors
 from trustnlp.randomness import Streams
 
 
+_POWERS = {"mean": 1.0, "root": 0.5}  # of the number of words, by which their sum is divided
+
+
 @dataclass(frozen=True)
 class BagOfWordsOptions:
     """Size.
@@ -33,15 +36,19 @@ class BagOfWordsOptions:
         buckets, hashes: of the hashed word embedding, see `HashedWords`.
         max_words: longer texts are cut here.
         width: of a word's vector.
+        pooling: `mean`, or `root`, the sum over the root of the number of words: long texts then learn, and weigh, as
+            much as short ones.
     """
 
     buckets: int = 4096
     hashes: int = 2
     max_words: int = 256
     width: int = 64
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         checks.at_least("width", self.width, 1)
+        checks.one_of("pooling", self.pooling, tuple(_POWERS))
 
 
 class BagOfWords(Backbone):
@@ -51,6 +58,7 @@ class BagOfWords(Backbone):
         super().__init__()
         self.words = WordVectors(encoding, options.width, 1, 0, 0.0)
         self.width = options.width
+        self._power = _POWERS[options.pooling]
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Vectors (B, T, D) of words."""
@@ -61,8 +69,8 @@ class BagOfWords(Backbone):
         """Hidden states of words and text; of `inputs`, only `lengths` (B,) is read."""
         lengths = inputs["lengths"]
         present = word_mask(lengths, vectors.shape[1])[..., None]
-        mean = (vectors * present).sum(1) / lengths.clamp(min=1)[:, None]
-        return Hidden(vectors, mean.to(vectors.dtype))
+        pooled = (vectors * present).sum(1) / lengths.clamp(min=1)[:, None] ** self._power
+        return Hidden(vectors, pooled.to(vectors.dtype))
 
 
 def build(corpus: Corpus, *, streams: Streams, **options: Any) -> NLUModel:

@@ -60,7 +60,7 @@ class Scale:
 
     seeds: int = 8
     tuning_seeds: int = 3
-    rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     rounds: int = 300
     cohort: int = 20
     every: int = 5
@@ -94,7 +94,7 @@ class Training:
     def run(self, folder: Path) -> Arrays:
         """What `curves` reads, the `scores` (P, J), what it costs, chance, and whether it diverged."""
         periods = self._periods()
-        model = bag_of_words.build(self._schema(periods), streams=Streams(self.seed))
+        model = bag_of_words.build(self._schema(periods), streams=Streams(self.seed), pooling="root")
         algorithm = self._algorithm(periods)
         try:
             course = learn(
