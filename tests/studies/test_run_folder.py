@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from trustnlp.errors import RunError
+from trustnlp.results import Finding, Results
 from trustnlp.studies.run_folder import choose_seed, open_run
 
 REQUEST = {"data": "snips", "seed": 0, "regimes": ["plain"]}
@@ -71,3 +72,10 @@ def test_a_secret_seed_stays_in_the_request(tmp_path: Path) -> None:
     assert run.record(command)["seed"] == 987654321
     other = open_run(tmp_path / "other", {**REQUEST, "seed": 1}).record(command, secret_seed=True)
     assert other["hashes"] == run.record(command, secret_seed=True)["hashes"]  # or the seed could be found by trying
+
+
+def test_what_was_found_is_written_with_how_the_run_was_made(tmp_path: Path) -> None:
+    run = open_run(tmp_path, {**REQUEST, "seed": 5})
+    found = run.finish([Finding("label-accuracy", "Accuracy", 0.5)], "trustnlp train", secret_seed=True, facts={"a": 1})
+    assert Results.load(tmp_path).findings == found.findings
+    assert (found.run["a"], found.run["seed"], found.run["command"]) == (1, None, "trustnlp train")

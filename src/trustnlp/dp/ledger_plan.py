@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Protocol, Self
 
 from trustnlp.dp.accounting import Event
+from trustnlp.errors import ArgumentError
 
 
 class LedgerPlan(Protocol):
@@ -43,6 +44,24 @@ class LedgerPlan(Protocol):
 
 class WrittenPlan:
     """Frozen records of numbers, words and such records, as JSON."""
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> Self:
+        """The plan of what `as_dict` gave, checked like any other.
+
+        Raises:
+            ArgumentError: unknown or missing fields, or a field that breaks its rule.
+        """
+        try:
+            return cls(**{**fields, **cls.records(fields)})
+        except (TypeError, KeyError) as error:
+            raise ArgumentError("plan", f"the fields of a {cls.__name__}", fields) from error
+
+    @classmethod
+    def records(cls, fields: Any) -> dict[str, Any]:
+        """Those of the fields that are records themselves."""
+        del fields
+        return {}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, JSON-able."""

@@ -243,16 +243,9 @@ class UserPrivacy(WrittenPlan):
         return accounting.Event(self.largest_rate, self.noise_multiplier)
 
     @classmethod
-    def from_dict(cls, fields: Any) -> UserPrivacy:
-        """The plan of what `as_dict` gave, checked like any other.
-
-        Raises:
-            ArgumentError: unknown or missing fields, or a field that breaks its rule.
-        """
-        try:
-            return cls(**{**fields, "adapt": fields["adapt"] and Quantile(**fields["adapt"])})
-        except (TypeError, KeyError) as error:
-            raise ArgumentError("plan", "the fields of a UserPrivacy", fields) from error
+    def records(cls, fields: Any) -> dict[str, Any]:
+        """Those of the fields that are records themselves."""
+        return {"adapt": fields["adapt"] and Quantile(**fields["adapt"])}
 
     def _released(self, name: str, total: Tensor, std: float, round: int, streams: Streams) -> Tensor:
         if not 0 <= round < self.rounds:

@@ -114,10 +114,8 @@ def run(
         findings += [finding.of(regime) for finding in measured]
         folder.log(f"{regime}: done")
     secret = any(finding.id == "epsilon" for finding in findings)
-    record = folder.record(command, secret_seed=secret) | {"corpus": _describe(corpus, prepared), "regimes": facts}
-    results = Results(record, tuple(findings))
-    results.save(folder.path)
-    return results
+    about = {"corpus": _describe(corpus, prepared), "regimes": facts}
+    return folder.finish(findings, command, secret_seed=secret, facts=about)
 
 
 @dataclass(frozen=True)

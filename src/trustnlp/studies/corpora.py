@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from trustnlp import data
 from trustnlp.data import synthetic
@@ -46,3 +47,8 @@ def load(
 def delta_for(examples: int) -> float:
     """A delta that suits a training set: N^-1.1, which is below 1/N, and at most 1e-5."""
     return min(1e-5, examples**-1.1)
+
+
+def about(corpus: Corpus) -> dict[str, Any]:
+    """What a run says of the corpus that it has trained on."""
+    return {"name": corpus.name, "digest": corpus.digest, "train": len(corpus.train), "test": len(corpus.test)}

@@ -149,13 +149,12 @@ def run(
         checkpoint.save(model, folder.path / request.regime)  # type: ignore[arg-type]
     with folder.timed("measuring"):
         findings = [*_findings(request, prepared, model, streams, folder.path / request.regime)]
-    record = folder.record(command, secret_seed=request.epsilon is not None) | {
-        "corpus": {"name": corpus.name, "digest": corpus.digest, "train": len(corpus.train), "test": len(corpus.test)},
+    facts = {
+        "corpus": corpora.about(corpus),
         "regimes": {request.regime: _facts(request, prepared, model, history)},
     }
-    results = Results(record, tuple(finding.of(request.regime) for finding in findings))
-    results.save(folder.path)
-    return results
+    found = (finding.of(request.regime) for finding in findings)
+    return folder.finish(found, command, secret_seed=request.epsilon is not None, facts=facts)
 
 
 def _load(request: Request) -> Corpus:

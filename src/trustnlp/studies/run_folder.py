@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from typing import Any
 
 from trustnlp import __version__, files
 from trustnlp.errors import RunError
+from trustnlp.results import Finding, Results
 
 REQUEST = "request.json"
 _PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "dp-accounting")
@@ -57,6 +58,14 @@ class RunFolder:
             "hashes": {"request": _digest({name: self.request[name] for name in self.request if name != "seed"})},
             "hardware": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
         }
+
+    def finish(
+        self, findings: Iterable[Finding], command: str, *, secret_seed: bool, facts: Mapping[str, Any]
+    ) -> Results:
+        """Writes results.json: what was found, and `facts` beside what `record` says."""
+        results = Results({**self.record(command, secret_seed=secret_seed), **facts}, tuple(findings))
+        results.save(self.path)
+        return results
 
 
 def open_run(path: str | Path, request: Mapping[str, Any], *, overwrite: bool = False) -> RunFolder:

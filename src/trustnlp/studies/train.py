@@ -95,8 +95,6 @@ def run(
     users = [example.user for example in corpus.test]
     utility = measures.utility(found, dataset=f"{corpus.name} test", users=users)
     facts: dict[str, Any] = {regime: {"model": request.model, **trained.facts}}
-    about = {"name": corpus.name, "digest": corpus.digest, "train": len(corpus.train), "test": len(corpus.test)}
-    record = folder.record(command, secret_seed=request.private) | {"corpus": about, "regimes": facts}
-    results = Results(record, tuple(finding.of(regime) for finding in [*utility, *trained.findings]))
-    results.save(folder.path)
-    return results
+    findings = (finding.of(regime) for finding in [*utility, *trained.findings])
+    about = {"corpus": corpora.about(corpus), "regimes": facts}
+    return folder.finish(findings, command, secret_seed=request.private, facts=about)
