@@ -242,7 +242,7 @@ class ModelScorer:
 
 
 def open_scorer(
-    model: str | Path | nn.Module, tokenizer: Any = None, *, device: str = "cpu", batch_tokens: int = 1024
+    model: str | Path | nn.Module, tokenizer: Any = None, *, device: str = "cpu", batch_tokens: int = 2048
 ) -> ModelScorer:
     """A scorer of a masked or causal language model, in evaluation mode.
 
