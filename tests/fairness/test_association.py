@@ -224,6 +224,9 @@ def test_names_must_differ():
     tests = [Measured(name, None, {}) for name in ("a 1", "A-1")]
     with pytest.raises(ArgumentError, match="different names"):
         judged(METRIC, tests, SCOPE, np.random.default_rng(0), 0.95, 99)
+    signs = [Measured(name, None, {}) for name in ("one_1", "one_1-", "one_1+3-")]
+    found = judged(METRIC, signs, SCOPE, np.random.default_rng(0), 0.95, 99)
+    assert [each.id for each in found] == ["planted-one-1", "planted-one-1-minus", "planted-one-1-plus-3-minus"]
     with pytest.raises(ArgumentError, match="not empty"):
         judged(METRIC, [], SCOPE, np.random.default_rng(0), 0.95, 99)
 

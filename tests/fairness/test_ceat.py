@@ -1,11 +1,10 @@
 """CEAT against plain loops, planted associations, and simulation of what its intervals and p-values promise."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from scipy import stats
 
+from trustnlp.data.seat import AssociationTest
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.fairness.association import Scores, effect_interval, effect_sizes, permutation_test, unit_vectors
 from trustnlp.fairness.ceat import (
@@ -22,13 +21,8 @@ from trustnlp.fairness.scorer import Kind, Tokens
 from trustnlp.results import Verdict
 
 
-@dataclass(frozen=True)
-class Sets:
-    name: str
-    targets_x: tuple
-    targets_y: tuple
-    attributes_a: tuple
-    attributes_b: tuple
+def sets_of(name, *sets):
+    return AssociationTest(name, *sets, ("X", "Y", "A", "B"))
 
 
 def vectors(generator, gap, words=8, contexts=5, width=12):
@@ -202,7 +196,7 @@ class Known:
         return 3 * np.eye(6)[0] + side[:, None] * np.eye(6)[1] + noise
 
 
-SETS = Sets("Planted", *(tuple(f"{letter}word{number}" for number in range(6)) for letter in "xyab"))
+SETS = sets_of("Planted", *(tuple(f"{letter}word{number}" for number in range(6)) for letter in "xyab"))
 WORDS = [word for each in (SETS.targets_x, SETS.targets_y, SETS.attributes_a, SETS.attributes_b) for word in each]
 CORPUS = [f"{word} stands {number} times" for word in WORDS for number in range(8)]
 

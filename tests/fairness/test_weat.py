@@ -1,13 +1,12 @@
 """WEAT against the published figures of its authors, SEAT against a scorer whose vectors are known."""
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trustnlp.data.seat import AssociationTest, read_seat
 from trustnlp.data.word_vectors import read_word_vectors
 from trustnlp.errors import ArgumentError, CorpusError, GuaranteeError
 from trustnlp.fairness.scorer import Asked, Kind, Tokens
@@ -18,20 +17,15 @@ DATA = os.environ.get("TRUSTNLP_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="TRUSTNLP_DATA is not set")
 
 
-@dataclass(frozen=True)
-class Sets:
-    name: str
-    targets_x: tuple
-    targets_y: tuple
-    attributes_a: tuple
-    attributes_b: tuple
+def sets_of(name, *sets):
+    return AssociationTest(name, *sets, ("X", "Y", "A", "B"))
 
 
 def words(letter, n):
     return tuple(f"{letter}{number}" for number in range(n))
 
 
-PLANTED = Sets("planted", words("x", 8), words("y", 8), words("a", 4), words("b", 4))
+PLANTED = sets_of("planted", words("x", 8), words("y", 8), words("a", 4), words("b", 4))
 
 
 def planted(gap, seed=0):
@@ -51,11 +45,11 @@ def generator():
 
 def test_an_effect_size_by_hand():
     vectors = {"x0": (1, 0), "x1": (3, 4), "y0": (0, 1), "y1": (4, 3), "a": (2, 0), "b": (0, 5)}
-    sets = Sets("hand", ("x0", "x1"), ("y0", "y1"), ("a",), ("b",))
+    sets = sets_of("hand", ("x0", "x1"), ("y0", "y1"), ("a",), ("b",))
     # associations 1 and -0.2 against -1 and 0.2: means 0.4 and -0.4, sum of squares 2.08
     found = weat(vectors, [sets], dataset="hand", generator=generator())[0]
     assert found.value is None
-    sets = Sets("hand", ("x0", "x1") * 3, ("y0", "y1") * 3, ("a",), ("b",))
+    sets = sets_of("hand", ("x0", "x1") * 3, ("y0", "y1") * 3, ("a",), ("b",))
     found = weat(vectors, [sets], dataset="hand", generator=generator())[0]
     assert found.value == pytest.approx(0.8 / np.sqrt(3 * 2.08 / 11))
 
@@ -65,7 +59,7 @@ def test_a_planted_association_is_found_and_its_mirror_image_is_its_negative():
     assert (found.id, found.ideal, found.n, found.unit) == ("weat-planted", 0, 16, "")
     assert found.verdict is Verdict.DISPARITY
     assert found.details["p_two_sided"] < 0.01
-    turned = Sets("planted", PLANTED.targets_y, PLANTED.targets_x, PLANTED.attributes_a, PLANTED.attributes_b)
+    turned = sets_of("planted", PLANTED.targets_y, PLANTED.targets_x, PLANTED.attributes_a, PLANTED.attributes_b)
     [other] = weat(planted(4.0), [turned], dataset="planted", generator=generator())
     assert (other.value, other.low, other.high) == pytest.approx((-found.value, -found.high, -found.low))
 
@@ -96,17 +90,13 @@ def test_a_vector_without_direction_is_refused():
         weat({**planted(1.0), "a0": np.zeros(6)}, [PLANTED], dataset="p", generator=generator())
 
 
-def read(name):
-    raw = json.loads((Path(DATA) / "seat" / f"{name}.jsonl").read_text())
-    return Sets(name, *(tuple(raw[key]["examples"]) for key in ("targ1", "targ2", "attr1", "attr2")))
-
-
 @needs_data
 def test_published_effect_sizes_of_word2vec():
     """Caliskan et al. 2017, supplement, the table of word2vec trained on Google News."""
     published = {"weat1": 1.54, "weat2": 1.63, "weat6": 1.89, "weat7": 0.97, "weat8": 1.24}
+    tests = [read_seat(Path(DATA) / "seat" / f"{name}.jsonl")[0] for name in published]
     vectors = read_word_vectors(Path(DATA) / "word-vectors" / "weat_w2v" / "weat_w2v____old.txt")
-    found = weat(vectors, [read(name) for name in published], dataset="word2vec", generator=generator())
+    found = weat(vectors, tests, dataset="word2vec", generator=generator())
     assert {f.id.removeprefix("weat-"): round(f.value, 2) for f in found} == published
     assert all(f.details["p_holm"] < 0.05 for f in found[:3])
 
@@ -167,10 +157,10 @@ def test_given_sentences_are_grouped_by_their_words():
         tuple(f"This is {word}." for word in each) + tuple(f"{word.upper()}s are here." for word in each)
         for each in (PLANTED.targets_x, PLANTED.targets_y, PLANTED.attributes_a, PLANTED.attributes_b)
     ]
-    [found] = seat(scorer, [Sets("sent", *made)], words=[PLANTED], generator=generator())
+    [found] = seat(scorer, [sets_of("sent", *made)], words=[PLANTED], generator=generator())
     assert (found.n, found.details["sentences"]) == (16, 32)
     with pytest.raises(CorpusError, match="none of its words"):
-        seat(scorer, [Sets("sent", ("This is odd.",), *made[1:])], words=[PLANTED], generator=generator())
+        seat(scorer, [sets_of("sent", ("This is odd.",), *made[1:])], words=[PLANTED], generator=generator())
     with pytest.raises(ArgumentError, match="one length"):
         seat(scorer, [PLANTED], words=[], generator=generator())
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -211,35 +211,6 @@ def permutation_test(scores: Scores, generator: np.random.Generator, *, samples:
     return Permutation(two, one, seen, exact)
 
 
-class WordSets(Protocol):
-    """Two sets of targets and two of attributes, such as `data.seat.AssociationTest`."""
-
-    @property
-    def name(self) -> str:
-        """What the test is called."""
-        ...
-
-    @property
-    def targets_x(self) -> Sequence[str]:
-        """Targets that a positive effect size puts nearer to `attributes_a`."""
-        ...
-
-    @property
-    def targets_y(self) -> Sequence[str]:
-        """The other targets."""
-        ...
-
-    @property
-    def attributes_a(self) -> Sequence[str]:
-        """One pole of what is associated."""
-        ...
-
-    @property
-    def attributes_b(self) -> Sequence[str]:
-        """The other pole."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What one test measured, before it is judged.
@@ -359,7 +330,8 @@ def _detectable(scores: Scores, level: float) -> float | None:
 
 
 def _slug(name: str) -> str:
-    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    spoken = re.sub(r"-$", " minus", name.lower().replace("+", " plus "))  # some tests differ in these alone
+    return re.sub("[^a-z0-9]+", "-", spoken).strip("-")
 
 
 def _all_partitions(n: int, m: int) -> Iterator[Array]:

@@ -33,12 +33,12 @@ from scipy import stats
 
 from trustnlp import checks
 from trustnlp.data.reservoir import Reservoir
+from trustnlp.data.seat import AssociationTest
 from trustnlp.errors import ArgumentError, GuaranteeError
 from trustnlp.fairness.association import (
     Array,
     Measured,
     Scores,
-    WordSets,
     effect_sizes,
     judged,
     sampling_variance,
@@ -106,7 +106,7 @@ def find_contexts(
     generator: np.random.Generator,
     *,
     most: int = 100,
-    longest: int = 64,
+    longest: int = 40,
 ) -> dict[str, list[Context]]:
     """Sentences that hold each word, a uniform sample of all there are in the texts, read once.
 
@@ -117,17 +117,18 @@ def find_contexts(
         words: single words; those that are not found have no contexts.
         generator: drawn from.
         most: contexts kept of each word, at least 1.
-        longest: sentences of more words are left out, as models read only so many tokens.
+        longest: sentences of more words, as parted by spaces, are left out, as models read only so many tokens.
     """
     kept = {word: Reservoir[Context](most, generator) for word in sorted(set(words))}
     for sentence in _sentences(texts):
-        found = list(_WORD.finditer(sentence))
-        if len(found) > longest:
+        if len(sentence.split()) > longest:
             continue
         seen: dict[str, re.Match[str]] = {}
-        for match in found:
-            for form in {match.group(), match.group().lower()} & kept.keys():
-                seen.setdefault(form, match)
+        for match in _WORD.finditer(sentence):
+            form = match.group()
+            for each in (form, form.lower()):
+                if each in kept:
+                    seen.setdefault(each, match)
         for word, match in seen.items():
             kept[word].offer(Context(sentence, match.start(), match.end()))
     return {word: reservoir.items for word, reservoir in kept.items()}
@@ -135,7 +136,7 @@ def find_contexts(
 
 def ceat(
     scorer: Scorer,
-    tests: Sequence[WordSets],
+    tests: Sequence[AssociationTest],
     contexts: Mapping[str, Sequence[Context]],
     *,
     dataset: str,

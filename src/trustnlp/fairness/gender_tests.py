@@ -1,12 +1,11 @@
 """Association tests of gender made of words of common knowledge: what WEAT, SEAT, CEAT and ILPS ask without a file.
 
-Larger and published tests are read from files. In every test a positive figure is the stereotype.
+Larger and published tests are read from files (`data.seat`). In every test a positive figure is the stereotype.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from trustnlp.data.seat import AssociationTest
 from trustnlp.fairness.ilps import ProbabilityTest
 
 MALE = ("he", "him", "man", "men", "boy", "boys", "father", "brother", "son", "husband", "uncle", "gentleman")
@@ -33,21 +32,16 @@ WOMENS_PROFESSIONS = (
     "midwife", "babysitter", "florist",
 )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class WordTest:
-    """Two sets of targets and two of attributes (a `WordSets`); X with A and Y with B is the stereotype."""
-
-    name: str
-    targets_x: tuple[str, ...]
-    targets_y: tuple[str, ...]
-    attributes_a: tuple[str, ...]
-    attributes_b: tuple[str, ...]
-
-
-CAREER_FAMILY = WordTest("career-family", MALE, FEMALE, CAREER, FAMILY)
-SCIENCE_ARTS = WordTest("science-arts", SCIENCE, ARTS, MALE, FEMALE)
-PROFESSIONS = WordTest("professions", MENS_PROFESSIONS, WOMENS_PROFESSIONS, MALE, FEMALE)
+CAREER_FAMILY = AssociationTest("career-family", MALE, FEMALE, CAREER, FAMILY, ("male", "female", "career", "family"))
+SCIENCE_ARTS = AssociationTest("science-arts", SCIENCE, ARTS, MALE, FEMALE, ("science", "arts", "male", "female"))
+PROFESSIONS = AssociationTest(
+    "professions",
+    MENS_PROFESSIONS,
+    WOMENS_PROFESSIONS,
+    MALE,
+    FEMALE,
+    ("men's professions", "women's professions", "male", "female"),
+)
 WORD_TESTS = (CAREER_FAMILY, SCIENCE_ARTS, PROFESSIONS)
 """For WEAT, SEAT and CEAT. The interval speaks of other words like the targets, so these are the longer lists."""
 

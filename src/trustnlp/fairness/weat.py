@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trustnlp import checks
+from trustnlp.data.seat import AssociationTest
 from trustnlp.errors import ArgumentError, CorpusError
-from trustnlp.fairness.association import Array, Measured, Scores, WordSets, associations, judged
+from trustnlp.fairness.association import Array, Measured, Scores, associations, judged
 from trustnlp.fairness.metric import Metric, Notion, Scope
 from trustnlp.fairness.scorer import Asked, Kind, Scorer, Tokens
 from trustnlp.results import Direction, Finding
@@ -62,7 +63,7 @@ class Pooling(StrEnum):
 
 def weat(
     vectors: Mapping[str, ArrayLike],
-    tests: Sequence[WordSets],
+    tests: Sequence[AssociationTest],
     *,
     dataset: str,
     generator: np.random.Generator,
@@ -96,7 +97,7 @@ def weat(
     return judged(WEAT, [_weat(vectors, test) for test in tests], scope, generator, level, samples)
 
 
-def _weat(vectors: Mapping[str, ArrayLike], test: WordSets) -> Measured:
+def _weat(vectors: Mapping[str, ArrayLike], test: AssociationTest) -> Measured:
     sets = (test.targets_x, test.targets_y, test.attributes_a, test.attributes_b)
     known = [[word for word in words if word in vectors] for words in sets]
     missing = sorted({word for words in sets for word in words if word not in vectors})
@@ -109,11 +110,11 @@ def _weat(vectors: Mapping[str, ArrayLike], test: WordSets) -> Measured:
 
 def seat(
     scorer: Scorer,
-    tests: Sequence[WordSets],
+    tests: Sequence[AssociationTest],
     *,
     generator: np.random.Generator,
     sentences: Sequence[str] = SENTENCES,
-    words: Sequence[WordSets] | None = None,
+    words: Sequence[AssociationTest] | None = None,
     pooling: Pooling | None = None,
     protected_group: str = "gender",
     margin: float = MARGIN,
@@ -154,7 +155,9 @@ def seat(
     return judged(SEAT, measured, scope, generator, level, samples)
 
 
-def _seat(scorer: Scorer, test: WordSets, pooling: Pooling, made_of: Sequence[str] | WordSets) -> Measured:
+def _seat(
+    scorer: Scorer, test: AssociationTest, pooling: Pooling, made_of: Sequence[str] | AssociationTest
+) -> Measured:
     """Scores by word: means over its sentences, divided by the spread of all sentences."""
     sets = _by_word(test, made_of)
     x, y, a, b = sets
@@ -171,10 +174,10 @@ def _seat(scorer: Scorer, test: WordSets, pooling: Pooling, made_of: Sequence[st
     return Measured(test.name, Scores(means[0], means[1], every.var(ddof=1, keepdims=True)), details)
 
 
-def _by_word(test: WordSets, made_of: Sequence[str] | WordSets) -> list[dict[str, list[str]]]:
+def _by_word(test: AssociationTest, made_of: Sequence[str] | AssociationTest) -> list[dict[str, list[str]]]:
     """The sentences of each word of the four sets."""
     given = (test.targets_x, test.targets_y, test.attributes_a, test.attributes_b)
-    if isinstance(made_of, Sequence):
+    if not isinstance(made_of, AssociationTest):
         return [{word: [_sentence(pattern, word) for pattern in made_of] for word in each} for each in given]
     words = (made_of.targets_x, made_of.targets_y, made_of.attributes_a, made_of.attributes_b)
     found: list[dict[str, list[str]]] = []
