@@ -83,6 +83,7 @@ PUBLIC = {
         "Notion",
         "Scope",
         "counterfactual_flip_rate",
+        "counterfactual_probability_change",
         "identity_terms",
         "label_error_gap",
         "slot_f1_gap",

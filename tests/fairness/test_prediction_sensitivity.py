@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from trustnlp import models
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.data.encoding import HashedWords, Schema
 from trustnlp.data.planted_bias import PlantedBias
@@ -143,3 +144,18 @@ def test_attributions_add_up_to_the_figure_and_hide_their_text() -> None:
         marked = [token for token, weight in zip(each.tokens, each.weight, strict=True) if weight]
         assert len(marked) == 1
         assert 0.5 <= each.probability <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trained_model_without_bias_is_not_called_unfair_and_a_biased_one_not_fair(seed: int) -> None:
+    verdicts = {}
+    for strength in (0.0, 0.6):
+        corpus = PlantedBias(strength, 600, seed).corpus()
+        small = {"width": 16, "hidden": 16, "char_filters": 0, "buckets": 512, "word_dropout": 0.0}
+        model = models.build("bilstm", corpus, streams=Streams(seed), **small)
+        data = model.encode(corpus.train, for_training=True)
+        step = models.PlainStep(model, torch.optim.AdamW(model.parameters(), lr=0.01))
+        models.fit(model, data, models.ShuffledBatches(len(data), 32, 5, Streams(seed)), step, streams=Streams(seed))
+        verdicts[strength] = measured(model, texts=corpus.test, margin=0.02).verdict
+    assert verdicts[0.0] is not Verdict.DISPARITY
+    assert verdicts[0.6] is not Verdict.FAIR_WITHIN_MARGIN

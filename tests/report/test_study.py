@@ -70,3 +70,16 @@ def test_the_studys_own_sentences_and_the_verdicts_of_its_cells_are_shown() -> N
     page = render(Results(RESULTS.run, (said, leak)))
     assert "Dropout leaks &lt;script&gt;" in page
     assert page.count('<span class="verdict bad">') == 1
+
+
+def test_texts_that_may_be_shown_are_a_heat_map() -> None:
+    row = {"tokens": ["the", HOSTILE], "values": [0.1, 0.4], "marked": [0.0, 1.0], "said": "grant"}
+    shown = replace(
+        cell("label-accuracy", 0.9, corpus="snips"), details={"cell": {"corpus": "snips"}, "attributions": [row]}
+    )
+    plain = cell("label-accuracy", 0.8, corpus="atis")
+    (section,) = sections(Results(RESULTS.run, (shown, plain)))
+    assert len(section.heat) == 1
+    page = render(Results(RESULTS.run, (shown, plain)))
+    assert page.count('<div class="heat">') == 1
+    assert HOSTILE not in page

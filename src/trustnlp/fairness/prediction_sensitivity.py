@@ -16,8 +16,9 @@ Three limits of the figure, and what is done about them:
   of probability under a move of the vector by its own typical coordinate, root mean square c, in every coordinate: with
   the l1 norm, P c is the largest such change to first order. The margin is divided by c before P is judged.
 - Every model that reads its input is sensitive to it. Disparity therefore needs an **excess** over the other tokens of
-  the same text: sum_l v_l (J_l - mean of J over the text, weighted by 1 - v). In a model that is linear in the mean of
-  its vectors all tokens have one gradient, so no excess is ever found there: use `counterfactual_fairness`.
+  the same text, sum_l v_l (J_l - mean of J over the text, weighted by 1 - v), that lies beyond the margin: also without
+  bias some kinds of words move a model more than others, by a little. In a model that is linear in the mean of its
+  vectors all tokens have one gradient, so no excess is ever found there: use `counterfactual_fairness`.
 - Gradients of probabilities vanish where probabilities are near 0 or 1: an answer that is certain because of the group
   has a small P. A margin that is met is no proof of invariance; look at the counterfactual change beside it.
 """
@@ -25,7 +26,7 @@ Three limits of the figure, and what is done about them:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,16 +264,23 @@ def _judged(
     if excess is not None:
         mean = float(excesses[known].mean())
         told["excess"] = {"value": mean, "low": excess.low, "high": excess.high, "n": int(known.sum())}
-    largest = 1e300  # without an excess it could be anything
+    scaled = replace(scope, margin=scope.margin / coordinate) if coordinate else scope
     return PREDICTION_SENSITIVITY.finding(
-        Scope(scope.protected_group, scope.dataset, scope.margin / coordinate if coordinate else scope.margin),
+        scaled,
         float(values.mean()),
         interval,
         n=len(set(users)),
         minimum_detectable_effect=None if excess is None else minimum_detectable_effect(excess),
-        excess=Interval(-largest, largest, level) if excess is None else excess,
+        excess=_beyond(excess, scaled.margin, level),
         details=told,
     )
+
+
+def _beyond(excess: Interval | None, margin: float, level: float) -> Interval:
+    """The interval of what exceeds the margin; without an excess it could be anything."""
+    if excess is None:
+        return Interval(-1e300, 1e300, level)
+    return Interval(excess.low - margin, excess.high - margin, level)
 
 
 def _excess(saliency: Saliency, weight: Floats) -> float:

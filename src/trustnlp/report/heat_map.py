@@ -16,14 +16,14 @@ from trustnlp.errors import ArgumentError
 _STEPS = 5
 # Contrast of the ink with the darkest step is above 7 on the light page and above 5 on the dark one.
 STYLE = (
-    ".heat{--hot:#e98a5b;--ink:#1d1c1a;--rule:#2456a6;--page:#fff;color:var(--ink);margin:.5rem 0 1rem}"
-    "@media screen and (prefers-color-scheme:dark){.heat{--hot:#a3541a;--ink:#ecebe7;--rule:#9dc1f7;--page:#1d1d1b}}"
+    ".heat{--hot:#e98a5b;--ink:#1d1c1a;--rule:#2456a6;color:var(--ink);margin:.5rem 0 1rem}"
+    "@media screen and (prefers-color-scheme:dark){.heat{--hot:#a3541a;--ink:#ecebe7;--rule:#9dc1f7}}"
     ".heat p{margin:.35rem 0;line-height:2}"
     ".heat span.t{padding:.1em .25em;border-radius:.2em;margin-right:.15em}"
     ".heat span.g{text-decoration:underline;text-decoration-color:var(--rule);"
     "text-decoration-thickness:.15em;text-underline-offset:.25em}"
     + "".join(
-        f".heat .h{step}{{background:color-mix(in srgb,var(--hot) {100 * step // (_STEPS - 1)}%,var(--page))}}"
+        f".heat .h{step}{{background:color-mix(in srgb,var(--hot) {100 * step // (_STEPS - 1)}%,transparent)}}"
         for step in range(_STEPS)
     )
     + ".heat .said{font-size:.85em;opacity:.85;margin-left:.5em;white-space:nowrap}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trustnlp.report import plots
+from trustnlp.report import heat_map, plots
 from trustnlp.report.explanations import explain
 from trustnlp.report.pivot import Pivot, pivots
 from trustnlp.results import Finding, Results
@@ -24,7 +24,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """One figure over all cells."""
+    """One figure over all cells; `heat` are heat maps of texts that may be shown, each with its title."""
 
     id: str
     title: str
@@ -32,6 +32,7 @@ class Section:
     source: str
     plots: tuple[Plot, ...]
     tables: tuple[Pivot, ...]
+    heat: tuple[tuple[str, str], ...] = ()
 
 
 def is_study(results: Results) -> bool:
@@ -64,7 +65,16 @@ def _section(id: str, tables: Sequence[Pivot]) -> Section:
     means = entry.means if entry else ""
     source = next((finding.source for table in tables for finding in table.findings if finding.source), "")
     drawn = tuple(plot for place, table in enumerate(tables) for plot in _plots(table, place))
-    return Section(id, tables[0].title, means, source, drawn, tuple(tables))
+    return Section(id, tables[0].title, means, source, drawn, tuple(tables), _heat(tables))
+
+
+def _heat(tables: Sequence[Pivot]) -> tuple[tuple[str, str], ...]:
+    """What tokens contribute, for findings that show it."""
+    shown = [finding for table in tables for finding in table.findings if finding.details.get("attributions")]
+    return tuple(
+        (finding.regime, heat_map.html([heat_map.Row(**row) for row in finding.details["attributions"]]))
+        for finding in shown
+    )
 
 
 def _plots(table: Pivot, place: int) -> tuple[Plot, ...]:

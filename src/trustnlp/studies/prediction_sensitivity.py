@@ -39,7 +39,8 @@ from trustnlp.uncertainty import Interval, bonferroni, bootstrap
 
 Floats = NDArray[np.float64]
 CLAIMED, RIVAL = "sensitivity, status model", "counterfactual flips"
-MEASURES = (CLAIMED, "sensitivity, lexicon", RIVAL, "counterfactual probability change", "group gap")
+BY_LEXICON = "sensitivity, lexicon"
+MEASURES = (CLAIMED, BY_LEXICON, RIVAL, "counterfactual probability change", "group gap")
 _NAMES = ("bilstm", "transformer", "bag-of-words")
 _SIZES: dict[str, dict[str, Any]] = {
     "bilstm": {"width": 32, "char_filters": 0, "hidden": 32, "dropout": 0.2, "word_dropout": 0.0},
@@ -154,11 +155,11 @@ def _agreement_of(measure: str, runs: Sequence[Arrays], scale: Scale, seed: int)
         return agreement(scale.strengths, sample)
 
     interval = _interval(statistic, values, 0.95, seed)
-    title = "Rank correlation of the measure with the strength of the planted bias"
+    title = "Rank correlation with the planted strength"
     means = values.mean(axis=0).tolist()
     details: dict[str, Any] = {"strengths": list(scale.strengths), "means": means}
     details["accuracies"] = np.mean([run["accuracy"] for run in runs], axis=0).tolist()
-    if measure.startswith("sensitivity"):
+    if measure == BY_LEXICON:
         details["attributions"] = _shown(runs[0], scale)
     return _finding("planted-rank-agreement", title, estimate, interval, len(runs), details, ideal=1.0)
 
@@ -174,7 +175,7 @@ def _lead(runs: Sequence[Arrays], scale: Scale, level: float, seed: int) -> Find
 
     estimate = float(statistic(both[None])[0])
     interval = _interval(statistic, both, level, seed)
-    title = "Rank correlation of prediction sensitivity with the planted strength, less that of counterfactual flips"
+    title = "Rank correlation of prediction sensitivity less that of flips"
     return _finding("rank-agreement-lead", title, estimate, interval, len(runs), {}, ideal=None)
 
 
@@ -283,8 +284,8 @@ STUDY = Study(
         "counterfactual fairness does. In place of people judges planted bias of known strength: reproduced where, for "
         "every kind of model, the rank correlation of the sensitivity (predicted class, l1 norm, tokens weighted by a "
         "model of the protected status) with the strength is at least that of counterfactual flips, the interval of "
-        "the paired difference over seeds not reaching below 0 (simultaneous over kinds of models); not reproduced where "
-        "one such interval lies wholly below 0. Sensitivity by lexicon, the change of probabilities, and the gap "
+        "the paired difference over seeds not reaching below 0 (simultaneous over kinds of models); not reproduced "
+        "where one such interval lies wholly below 0. Sensitivity by lexicon, the change of probabilities, and the gap "
         "between groups stand beside it."
     ),
     axes={"panel": (), "rows": ("measure",), "columns": ("model",)},
