@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from trustnlp import models as ours
 from trustnlp.data.corpus import Corpus, Example
 from trustnlp.errors import ArgumentError, GuaranteeError, ModelError
-from trustnlp.fairness.saliency import open_classifier, probabilities, saliencies
+from trustnlp.fairness.saliency import NORMS, open_classifier, probabilities, saliencies
 from trustnlp.models import bag_of_words
 from trustnlp.randomness import Streams
 
@@ -94,7 +94,7 @@ def test_neither_padding_nor_company_changes_anything(kind: str) -> None:
     for text, found in zip(TEXTS, together, strict=True):
         (alone,) = saliencies(model, [text], classes="uniform")
         assert alone.values == pytest.approx(found.values, rel=1e-4, abs=1e-7)
-        assert alone.coordinate == pytest.approx(found.coordinate)
+        assert alone.step == pytest.approx(found.step)
         assert alone.places.tolist() == found.places.tolist()
         words = [text[start:end] for start, end in found.places if end > start]
         assert words == text.split()
@@ -148,3 +148,11 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         saliencies(model, TEXTS)
     with pytest.raises(ArgumentError, match="norm"):
         saliencies(model, TEXTS, norm="l3")
+
+
+def test_no_norm_promises_less_change_than_another() -> None:
+    model = classifier("bilstm")
+    bounds = {norm: [each.values * each.step for each in saliencies(model, TEXTS, norm=norm)] for norm in NORMS}
+    for l1, l2, linf in zip(*bounds.values(), strict=True):
+        assert (l1 <= l2 * (1 + 1e-6)).all()
+        assert (l2 <= linf * (1 + 1e-6)).all()

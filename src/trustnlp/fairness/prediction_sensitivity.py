@@ -12,9 +12,10 @@ prediction sensitivity", ACL, arXiv:2203.08670. The formula is recalled: the pap
 
 Three limits of the figure, and what is done about them:
 
-- It is not a pure number: a model with vectors ten times as long has a tenth of it. So the margin is given as a change
-  of probability under a move of the vector by its own typical coordinate, root mean square c, in every coordinate: with
-  the l1 norm, P c is the largest such change to first order. The margin is divided by c before P is judged.
+- It is not a pure number: a model with vectors ten times as long has a tenth of it. So the margin is a change of
+  probability, under a move of every coordinate of the vectors by its own typical size (root mean square c). To first
+  order the largest such change is at most P times the step, c D^(1 - 1/p) for vectors of D coordinates and a norm of
+  order p; the margin is divided by the step before P is judged.
 - Every model that reads its input is sensitive to it. Disparity therefore needs an **excess** over the other tokens of
   the same text, sum_l v_l (J_l - mean of J over the text, weighted by 1 - v), that lies beyond the margin: also without
   bias some kinds of words move a model more than others, by a little. In a model that is linear in the mean of its
@@ -123,8 +124,8 @@ def prediction_sensitivity(
 
     Returns:
         Finding `prediction-sensitivity` in probability per unit of the vectors, with a bootstrap interval over texts,
-        or users. `details["scaled"]` is P c; `details["excess"]` what goes beyond the other tokens of the same texts,
-        None where it cannot be told, and then no disparity is claimed.
+        or users. `details["scaled"]` is P times the step; `details["excess"]` what goes beyond the other tokens of the
+        same texts, None where it cannot be told, and then no disparity is claimed.
 
     Raises:
         ArgumentError: no texts, lengths that differ, an option out of range.
@@ -250,11 +251,11 @@ def _judged(
 ) -> Finding:
     values = np.array([weight @ each.values for each, weight in zip(found, weights, strict=True)])
     excesses = np.array([_excess(each, weight) for each, weight in zip(found, weights, strict=True)])
-    coordinate = float(np.sqrt(np.mean([each.coordinate**2 for each in found])))
+    step = float(np.sqrt(np.mean([each.step**2 for each in found])))
     interval = _mean_interval(values, users, level, streams.numpy("values"), float(values.mean()))
-    told |= {"coordinate": coordinate, "scaled": float(values.mean()) * coordinate, "excess": None}
-    if interval is None:
-        reason = "the figure is the same in every text, so its interval cannot be told"
+    told |= {"step": step, "scaled": float(values.mean()) * step, "excess": None}
+    if interval is None or step == 0:
+        reason = "the figure, or every vector, is the same in all texts, so nothing can be told"
         return PREDICTION_SENSITIVITY.unmeasured(scope, reason, n=len(set(users)), details=told)
     known = np.isfinite(excesses)
     owners = [user for user, is_known in zip(users, known, strict=True) if is_known]
@@ -264,7 +265,7 @@ def _judged(
     if excess is not None:
         mean = float(excesses[known].mean())
         told["excess"] = {"value": mean, "low": excess.low, "high": excess.high, "n": int(known.sum())}
-    scaled = replace(scope, margin=scope.margin / coordinate) if coordinate else scope
+    scaled = replace(scope, margin=scope.margin / step)
     return PREDICTION_SENSITIVITY.finding(
         scaled,
         float(values.mean()),

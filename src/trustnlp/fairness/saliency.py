@@ -48,13 +48,15 @@ class Saliency:
         places: (L, 2) where each token begins and ends in the text, in characters; (0, 0) for special tokens.
         values: (L,) sum over classes of the class's weight times S, >= 0, in probability per unit of the vectors.
         probabilities: (K,) of the classes.
-        coordinate: root mean square of the coordinates of the text's token vectors, in that unit.
+        step: a typical move of a vector, in that unit: the root mean square c of the coordinates of the text's vectors
+            times D^(1 - 1/p) for the norm of order p, so that `values * step` bounds, to first order, the change of
+            probability when every coordinate moves by c.
     """
 
     places: NDArray[np.int64]
     values: Floats
     probabilities: Floats
-    coordinate: float
+    step: float
 
 
 def open_classifier(model: str | Path | LabelModel | Any, tokenizer: Any = None, *, device: str = "cpu") -> LabelModel:
@@ -111,8 +113,8 @@ def saliencies(
             rows = shortest_first[start : start + _BATCH]
             own = [_places(classifier, texts[row]) for row in rows]
             given = _of_batch(classifier, encoded.batch(rows).to(device), [len(each) for each in own], weights, order)
-            for row, places, (values, probabilities, coordinate) in zip(rows, own, given, strict=True):
-                found[int(row)] = Saliency(places, values, probabilities, coordinate)
+            for row, places, (values, probabilities, step) in zip(rows, own, given, strict=True):
+                found[int(row)] = Saliency(places, values, probabilities, step)
     return [found[row] for row in range(len(texts))]
 
 
@@ -132,7 +134,7 @@ def probabilities(classifier: LabelModel, texts: Sequence[str]) -> Floats:
 def _of_batch(
     classifier: LabelModel, batch: Batch, lengths: Sequence[int], weights: Tensor | None, order: float
 ) -> Iterator[tuple[Floats, Floats, float]]:
-    """For each text of the batch: values (L,), probabilities (K,), and the typical coordinate."""
+    """For each text of the batch: values (L,), probabilities (K,), and the typical step."""
     vectors = classifier.embed(batch.inputs).detach().requires_grad_()
     logits = classifier.logits_of_vectors(vectors, batch)["label"]
     chances = logits.softmax(-1)
@@ -147,9 +149,10 @@ def _of_batch(
         raise GuaranteeError("probabilities or gradients of the classifier are not finite", "check its weights")
     values, shares = total.cpu().numpy(), chances.detach().double().cpu().numpy()
     own = vectors.detach().double().cpu().numpy()
+    dual = own.shape[2] ** (1 - 1 / order)
     for row, length in enumerate(lengths):
-        coordinate = float(np.sqrt((own[row, :length] ** 2).mean())) if length else 0.0
-        yield values[row, :length], shares[row], coordinate
+        step = float(np.sqrt((own[row, :length] ** 2).mean())) * dual if length else 0.0
+        yield values[row, :length], shares[row], step
 
 
 def _norms(chances: Tensor, vectors: Tensor, order: float, *, keep: bool) -> Tensor:
