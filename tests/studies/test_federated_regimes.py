@@ -1,5 +1,6 @@
 """Texts on devices; test_regimes trains every regime."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from trustnlp import data
 from trustnlp.data.corpus import Corpus
+from trustnlp.dp import Ledger
 from trustnlp.errors import GuaranteeError
+from trustnlp.federated.user_privacy import UserPrivacy
 from trustnlp.progress import silent
 from trustnlp.randomness import Streams
 from trustnlp.results import Verdict
@@ -77,3 +80,13 @@ def test_devices_learn(setting: Setting, tmp_path: Path, monkeypatch: pytest.Mon
     assert [one["round"] for one in rounds] == [10, 20, 25]
     assert rounds[-1]["accuracy"] > 0.8 > 1 / 3
     assert np.isfinite(rounds[-1]["loss"])
+
+
+def test_a_text_without_a_guarantee_can_be_written_down() -> None:
+    """Where noise is low, a text's epsilon is beyond any figure, and JSON has no infinity."""
+    ledger = Ledger.in_memory(UserPrivacy(10, 30, 5.0, 1.0, 0.3, 0.05))
+    for _ in range(30):
+        ledger.spend()
+    found = federated_regimes.epsilon_finding(ledger, 8.0)
+    assert found.details["text_epsilon"] is None
+    json.dumps(found.details, allow_nan=False)

@@ -240,7 +240,9 @@ def _promise(trained: Trained) -> Promise | None:
     if spent is None or spent.value is None:
         return None
     epsilon = spent.details.get("text_epsilon", spent.value)
-    return Promise(epsilon, spent.details["delta"], "the ledger of the run") if math.isfinite(epsilon) else None
+    if epsilon is None or not math.isfinite(epsilon):
+        return None
+    return Promise(epsilon, spent.details["delta"], "the ledger of the run")
 
 
 def _describe(corpus: Corpus, prepared: Prepared) -> dict[str, Any]:

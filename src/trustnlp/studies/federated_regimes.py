@@ -6,6 +6,7 @@ say. Privacy of such devices would protect nobody, so `federated-private` needs 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def epsilon_finding(ledger: Ledger, target: float, beside: tuple[accounting.Even
     """
     promised: UserPrivacy = ledger.plan
     events, statement = (*ledger.events(), *beside), promised.statement()
-    spent = accounting.epsilon(events, promised.delta)
+    spent, of_text = accounting.epsilon(events, promised.delta), text_epsilon(events, promised.delta)
     return Finding(
         "epsilon",
         "Privacy budget spent",
@@ -173,7 +174,7 @@ def epsilon_finding(ledger: Ledger, target: float, beside: tuple[accounting.Even
             "sample_rate": promised.largest_rate,
             "steps": ledger.spent,
             "unit": "user",
-            "text_epsilon": text_epsilon(events, promised.delta),
+            "text_epsilon": of_text if math.isfinite(of_text) else None,  # files have no infinity
             "adjacency": promised.adjacency,
             "sampler": promised.selection,
             "accountant": "pld",
