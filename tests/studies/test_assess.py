@@ -147,7 +147,13 @@ def test_a_corpus_without_labels_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "promised"), [({}, 1.5), ({"text_epsilon": 4.0}, 4.0), ({"text_epsilon": math.inf}, None), ({"text_epsilon": None}, None)]
+    ("text", "promised"),
+    [
+        ({}, 1.5),
+        ({"text_epsilon": 4.0}, 4.0),
+        ({"text_epsilon": math.inf}, None),
+        ({"text_epsilon": None}, None),
+    ],
 )
 def test_what_is_promised_to_users_is_less_to_their_texts(text: dict[str, float], promised: float | None) -> None:
     details = {"delta": 1e-5, **text}
