@@ -11,7 +11,9 @@ where d is larger, which draws the combination away from 0 (Doncaster and Spake 
 9:634-644). All draws have the same numbers of words, so they weigh alike and the combination is their mean.
 
 Draws are no independent studies: every one is of the same words. Test and interval therefore take words as the units,
-each with all of its contexts: p-values by permutation of words, the interval by `association.effect_interval`.
+each with all of its contexts: p-values by permutation of words, the interval by `association.effect_interval`. In
+simulation it covers 93 to 97% without an association and with a moderate one, but only 92% where 8 words of 5 contexts
+are associated strongly (d about 1.3).
 
 The published variant (`published`, in the details) is another figure. It sets V to the variance of the association
 scores, which has another unit than d and is no variance of d at all; its standard error, 1 / sqrt(sum w'), falls with
