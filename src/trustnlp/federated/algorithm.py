@@ -93,7 +93,7 @@ class Algorithm:
 
     def finish(self, visit: Visit) -> Vectors:
         """What is sent back: vectors of which the server needs only the weighted mean."""
-        return {CHANGE: visit.change}
+        return {CHANGE: visit.lent_change}
 
     def update(self, weights: Tensor, mean: Vectors, state: Vectors, about: Round) -> None:
         """Takes the server's step: `weights` (P,) and `state` are changed in place.

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trustnlp.errors import ArgumentError, ModelError
+from trustnlp.federated.lookups import Lookups
 
 
 class FlatParameters:
     """The trained parameters of `model`, moved into one vector, for as long as the model lives.
 
     Parameters that are shared by modules stand in it once; frozen ones stay where they are. `values` and `gradient` may
-    be read and written at any time; the model's tensors and their `grad` are views of them.
+    be read and written at any time; the model's tensors and their `grad` are views of them. `lookups` makes the
+    gradient of large tables in less time.
 
     Args:
         model: on one device, its trained parameters of one floating type.
@@ -50,9 +52,15 @@ class FlatParameters:
         self._point_to(self.values)
         for parameter, view in zip(trained, self._views(self.gradient), strict=True):
             parameter.grad = view
+        self.lookups = Lookups(model)
+        self._change = torch.empty_like(self.values)
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def change(self, start: Tensor) -> Tensor:
+        """(P,) how far the values are from `start`, in memory that the next call overwrites."""
+        return torch.sub(self.values, start, out=self._change)
 
     @contextmanager
     def reading(self, vector: Tensor) -> Iterator[None]:

@@ -117,6 +117,11 @@ class Visit:
         """(P,) how far the weights have moved from the server's; a new tensor."""
         return self.parameters.values - self.start
 
+    @property
+    def lent_change(self) -> Tensor:
+        """The same in memory that the next visit overwrites: to be sent, not to be kept."""
+        return self.parameters.change(self.start)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -173,12 +178,14 @@ def visit(
     velocity = torch.zeros_like(start) if local.momentum else None
     where, total, seen = start.device, 0.0, 0
     model.train()
-    with seeded(streams.key("dropout", number, device), model):
+    with seeded(streams.key("dropout", number, device), model), parameters.lookups.kept():
         algorithm.begin(here)
         for chosen in local.draws(len(data), streams.numpy("batches", number, device)):
             parameters.gradient.zero_()
-            losses = algorithm.loss(here, data.batch(chosen).to(where))
+            batch = data.batch(chosen)
+            losses = algorithm.loss(here, batch if where.type == "cpu" else batch.to(where))
             losses.mean().backward()
+            parameters.lookups.add()
             total, seen = total + float(losses.detach().sum()), seen + len(chosen)
             algorithm.correct(here)
             _step(parameters, here.rate, velocity, local)
