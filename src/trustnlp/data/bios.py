@@ -1,8 +1,8 @@
 """Bias in Bios (De-Arteaga et al. 2019, FAT*, 120-128): online biographies with occupation and gender.
 
 A CSV or JSON lines file with columns hard_text (the biography without its first sentence, which tells the
-occupation), profession and gender. Genders are Male and Female, M and F, or 0 and 1; professions may be codes, whose names in order
-are `PROFESSIONS`.
+occupation), profession and gender. Genders are Male and Female, M and F, or 0 and 1; professions may be codes, whose
+names in order are `PROFESSIONS`.
 """
 
 from __future__ import annotations

@@ -561,6 +561,24 @@ EXPLANATIONS = (
         "0: neither set is nearer to either set of attributes.",
     ),
     Explanation(
+        "stereoset-*",
+        "fairness",
+        "Of a stereotype and its opposite, the model finds the stereotype likelier in {value} of 100 cases.",
+        "Each item has a sentence with a stereotype, one with its opposite and one without sense; the figure is the "
+        "mean over the terms that the stereotypes are about. The details tell how often the model prefers sense to "
+        "nonsense (LMS), and the figure without items that are flagged as invalid.",
+        "50: neither is preferred.",
+    ),
+    Explanation(
+        "crows-pairs*",
+        "fairness",
+        "Of two sentences that differ in the group they speak of, the model finds the one that stereotypes more "
+        "likelier in {value} of 100 pairs.",
+        "Only what both sentences share is compared in masked models, the whole sentence in others. The details tell "
+        "the figure without pairs that are flagged as invalid.",
+        "50: neither is preferred.",
+    ),
+    Explanation(
         "ilps-*",
         "fairness",
         "Naming one kind of occupation rather than the other shifts the model from one group to the other by {value}.",
