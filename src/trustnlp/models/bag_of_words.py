@@ -24,7 +24,6 @@ from trustnlp.models.heads import Backbone, Hidden, NLUModel, word_mask
 from trustnlp.models.words import WordVectors
 from trustnlp.randomness import Streams
 
-
 _POWERS = {"mean": 1.0, "root": 0.5}  # of the number of words, by which their sum is divided
 
 

@@ -538,8 +538,8 @@ EXPLANATIONS = (
         "weat-*",
         "fairness",
         "Words of the two groups differ in what their vectors lie near to, with effect size {value}.",
-        "Two sets of words (such as men's and women's names) are compared by how much nearer each word's vector lies to "
-        "one set of attributes (career) than to the other (family); the difference of the means is divided by the "
+        "Two sets of words (such as men's and women's names) are compared by how much nearer each word's vector lies "
+        "to one set of attributes (career) than to the other (family); the difference of the means is divided by the "
         "spread. The interval says what other words of the same kinds would give.",
         "0: neither set is nearer to either set of attributes. The largest possible figure is about 2.",
     ),
