@@ -184,7 +184,7 @@ class TestEvery:
 
 
 def test_no_algorithm_is_left_out() -> None:
-    """Those around another one, which have a `base`, are tested where they are, as are names that need a model first."""
+    """Those around another one (`base`) are tested where they are, and so are names of what needs a model first."""
     for module in pkgutil.iter_modules(federated.__path__, "trustnlp.federated."):
         importlib.import_module(module.name)
     tested = {type(make()[1]) for make in CASES.values()}
