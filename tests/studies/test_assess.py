@@ -126,7 +126,11 @@ def test_another_request_in_the_same_folder_is_refused(request_of: assess.Reques
     [
         ({"epsilon": 0.0}, ArgumentError, "'epsilon' must be a number > 0"),
         ({"regimes": ()}, ArgumentError, "'regimes' must be not empty"),
-        ({"regimes": ("plain", "fair")}, ArgumentError, "'regimes' must be one of 'plain', 'private', got 'fair'"),
+        (
+            {"regimes": ("plain", "fair")},
+            ArgumentError,
+            "'regimes' must be one of 'plain', 'private', 'federated', 'federated-private', got 'fair'",
+        ),
         ({"delta": 0.5, "regimes": ("private",)}, ArgumentError, "'delta' must be below 1/N"),
         ({"data": "snipps"}, CorpusNotFoundError, "snips"),
         ({"group": "dialect"}, Exception, "dialect"),
